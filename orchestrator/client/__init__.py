@@ -1,0 +1,1 @@
+"""Publishes commands and waits for their answers."""

@@ -1,0 +1,1 @@
+"""Bytes: payloads, failures and Avro records."""

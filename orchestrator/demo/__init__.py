@@ -1,0 +1,1 @@
+"""The main job, shipped with the package."""

@@ -1,0 +1,1 @@
+"""The rules: decide and evolve, without I/O, clock or chance."""

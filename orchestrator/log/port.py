@@ -1,0 +1,141 @@
+"""What a coordinator needs of a log, and nothing more.
+
+Three adapters keep this contract, held by one suite (``tests/conformance``): ``embedded`` (RocksDB),
+``simulated`` (one seed, all faults) and ``kafka``. The contract is Kafka's, reduced to what the commit
+protocol uses:
+
+- a partition is a sequence of records with growing offsets (gaps are allowed); readers see each record
+  once, in offset order, and only when it is durable;
+- an *ordered* appender delivers the records of a partition in the order of the calls, without gaps and
+  duplicates, as long as none of its outcomes was :attr:`Outcome.UNKNOWN`; after such an outcome its
+  later records may or may not have landed, and it must be abandoned;
+- membership only says who should try to own a partition; it may lie. The claim protocol
+  (``coordinator/ownership.py``) decides.
+
+All methods are called from one thread, except :meth:`Log.wake`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+
+class Record(NamedTuple):
+    """A record as read. ``value`` None is a tombstone. ``time_ms`` is the log's append time."""
+
+    topic: str
+    partition: int
+    offset: int
+    time_ms: int
+    key: bytes
+    value: bytes | None
+    headers: Mapping[str, bytes]
+
+
+class Outcome(Enum):
+    """What became of an append."""
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+class Delivery(NamedTuple):
+    """The outcome of one append; ``offset`` is set if it was delivered, ``error`` says why not."""
+
+    token: Any
+    outcome: Outcome
+    offset: int = -1
+    error: str = ""
+
+
+class Change(Enum):
+    """A change of membership. ``LOST``: the partition is gone already, without a chance to finish."""
+
+    ASSIGNED = "assigned"
+    REVOKED = "revoked"
+    LOST = "lost"
+
+
+class Membership(NamedTuple):
+    """One partition of ``commands`` was assigned, revoked or lost, in this generation of the group."""
+
+    change: Change
+    partition: int
+    generation: int
+
+
+class Polled(msgspec.Struct):
+    """What one poll brought: records in offset order per partition; deliveries in order per appender."""
+
+    records: list[Record]
+    deliveries: list[Delivery]
+    memberships: list[Membership]
+
+
+class Appender(Protocol):
+    """A producer of its own. Appends are buffered and sent by the next :meth:`Log.poll` at the latest."""
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes,
+        value: bytes | None,
+        headers: Mapping[str, bytes] | None = None,
+        token: Any = None,
+    ) -> None:
+        """Append a record; its :class:`Delivery` with ``token`` comes by a later poll."""
+
+    def abandon(self) -> None:
+        """Purge what was not sent yet and never use this appender again.
+
+        What was under way may still land, at any later time.
+        """
+
+
+class Log(Protocol):
+    """A member of the group of coordinators, with its view of the log."""
+
+    def partitions(self, topic: str) -> int:
+        """Number of partitions of a topic."""
+
+    def join(self) -> None:
+        """Join the group; assignments come by poll."""
+
+    def leave(self) -> None:
+        """Leave the group at once; revocations of all assigned partitions come by the next poll."""
+
+    def confirm_membership(self, partition: int) -> bool:
+        """Prove by a round trip to the group that this member still is assigned the partition."""
+
+    def appender(self, *, ordered: bool) -> Appender:
+        """A new appender. Only ``ordered`` ones promise order and the absence of gaps."""
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Bring the records of a partition from ``offset`` on by poll, until :meth:`unseek`."""
+
+    def unseek(self, topic: str, partition: int) -> None:
+        """Bring no more records of a partition."""
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
+        """Up to ``limit`` durable records from ``offset`` on; empty only at the end."""
+
+    def end(self, topic: str, partition: int) -> int:
+        """The offset after the last durable record."""
+
+    def poll(self, timeout_s: float) -> Polled:
+        """Send what was appended, wait for something to report for at most ``timeout_s``."""
+
+    def wake(self) -> None:
+        """End a running or the next :meth:`poll` early. May be called from any thread."""
+
+    def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
+        """Let go of all records below an offset."""
+
+    def close(self) -> None:
+        """Leave the group and release everything. What was under way may still land."""

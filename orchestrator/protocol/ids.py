@@ -1,0 +1,49 @@
+"""Identifiers, and the one rule that places a workflow id on a partition."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from orchestrator.errors import UsageError
+from orchestrator.protocol.values import MAX_WORKFLOW_ID_CHARS
+
+_MASK = 0xFFFFFFFF
+
+
+def murmur2(data: bytes) -> int:
+    """Kafka's default partitioner hash (32 bits, unsigned).
+
+    Source: ``org.apache.kafka.common.utils.Utils.murmur2``.
+    """
+    length = len(data)
+    m = 0x5BD1E995
+    h = (0x9747B28C ^ length) & _MASK
+    tail = length & ~3
+    for i in range(0, tail, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * m & _MASK
+        k = (k ^ (k >> 24)) * m & _MASK
+        h = (h * m & _MASK) ^ k
+    rest = data[tail:]
+    if rest:
+        h = (h ^ int.from_bytes(rest, "little")) * m & _MASK
+    h = (h ^ (h >> 13)) * m & _MASK
+    return h ^ (h >> 15)
+
+
+@lru_cache(maxsize=65_536)
+def partition_of(workflow_id: str, partitions: int) -> int:
+    """The partition of ``commands`` and ``history`` that a workflow id lives on, as Java clients place it."""
+    return (murmur2(workflow_id.encode()) & 0x7FFFFFFF) % partitions
+
+
+def check_workflow_id(workflow_id: str) -> str:
+    """Return the id, or raise :class:`UsageError` if it cannot be one."""
+    if not workflow_id:
+        raise UsageError("the workflow id is empty; give each workflow an id such as 'order-17'")
+    if len(workflow_id) > MAX_WORKFLOW_ID_CHARS:
+        raise UsageError(
+            f"the workflow id has {len(workflow_id)} characters, at most {MAX_WORKFLOW_ID_CHARS} are allowed"
+        )
+    if not workflow_id.isprintable():
+        raise UsageError(f"the workflow id {workflow_id!r} contains control characters")
+    return workflow_id

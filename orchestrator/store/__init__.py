@@ -1,0 +1,1 @@
+"""The coordinator's state on disk: a fold of history."""

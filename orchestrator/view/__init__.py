@@ -1,0 +1,1 @@
+"""The read side: lists and histories from the store."""

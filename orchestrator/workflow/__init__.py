@@ -1,0 +1,1 @@
+"""What authors of workflows import, and what runs their code."""
