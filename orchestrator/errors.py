@@ -20,7 +20,7 @@ Errors are named by who must act:
     │   ├── UnknownName              no such workflow type, signal or query
     │   └── LimitExceeded            a limit with a name was reached
     ├── QueryFailed                  the query handler raised, or the run is blocked
-    ├── Unavailable                  nobody: no answer in time; the outcome is unknown, repeat with the same request id
+    ├── Unavailable                  nobody: no answer in time, so the outcome is unknown
     ├── LogError                     the operator: the log refused or lost something
     │   ├── RecordRefused            a record was refused for good (size, missing topic, permission)
     │   └── AppenderFailed           the outcome of an append is unknown; claim again

@@ -135,14 +135,6 @@ Command = (
 )
 
 
-class Timer(Value, frozen=True, kw_only=True):
-    """Which deadline of a run passed: ``kind`` is one of :class:`DeadlineKind`, ``id`` its owner's number."""
-
-    kind: str
-    id: int
-    at_ms: int
-
-
 class Rejection(Value, frozen=True, kw_only=True):
     """A refused command: answered and counted, never an exception and never in history.
 

@@ -119,7 +119,7 @@ class TimerFired(EventBase, frozen=True, kw_only=True):
 
 
 class ActivityScheduled(EventBase, frozen=True, kw_only=True):
-    """Outcome. The code asked for an activity. With ``worker`` set, attempt 1 was dispatched to it at once."""
+    """Outcome. The code asked for an activity. With ``worker`` set, attempt 1 went to it at once."""
 
     activity_id: int
     activity_type: str
@@ -229,6 +229,12 @@ class ActivityAttemptFailed(EventBase, frozen=True, kw_only=True):
     started_time_ms: int = 0
 
 
+class ActivitiesAbandoned(EventBase, frozen=True, kw_only=True):
+    """Note. The run closes while these deliveries are with workers, who are told to stop; at most 500."""
+
+    dispatches: tuple[Dispatch, ...]
+
+
 class ActivityReturned(EventBase, frozen=True, kw_only=True):
     """Note. A worker gave a delivery back unstarted; the same attempt is dispatched again."""
 
@@ -282,6 +288,7 @@ Note = (
     | WorkflowTimedOut
     | ActivitiesDispatched
     | ActivityAttemptFailed
+    | ActivitiesAbandoned
     | ActivityReturned
     | WorkflowBlocked
     | WorkflowUnblocked

@@ -1,0 +1,107 @@
+"""What leaves: the tasks that follow from a committed turn.
+
+One pure function of the turn and earlier events of its run, never of the current state; so release,
+takeover and anybody who reads history come to the same records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestrator.protocol.events import (
+    ActivitiesAbandoned,
+    ActivitiesDispatched,
+    ActivityCancelRequested,
+    ActivityScheduled,
+    Dispatch,
+)
+from orchestrator.protocol.records import Turn
+from orchestrator.protocol.tasks import ActivityTask, CancelTask, Task
+from orchestrator.protocol.values import Value
+
+
+class Outgoing(Value, frozen=True, kw_only=True):
+    """A task and the inbox partition that it goes to."""
+
+    inbox: int
+    task: Task
+
+
+SENDERS = (ActivityScheduled, ActivitiesDispatched, ActivityCancelRequested, ActivitiesAbandoned)
+
+
+def outgoing(
+    turn: Turn, workflow_type: str, scheduled_by_id: Callable[[int], tuple[ActivityScheduled, int]]
+) -> list[Outgoing]:
+    """The tasks that a turn sends, in the order of its events.
+
+    ``scheduled_by_id`` finds an ``ActivityScheduled`` of the run by its event id, with its turn's time.
+    """
+    found: list[Outgoing] = []
+    for place, event in enumerate(turn.events):
+        if isinstance(event, ActivityScheduled):
+            if event.worker:
+                dispatch = Dispatch(
+                    activity_id=event.activity_id,
+                    scheduled_event_id=turn.first_event_id + place,
+                    attempt=1,
+                    dispatch=1,
+                    worker=event.worker,
+                    inbox=event.inbox,
+                )
+                found.append(_task(turn, workflow_type, dispatch, event, turn.time_ms))
+        elif isinstance(event, ActivitiesDispatched):
+            for dispatch in event.dispatches:
+                scheduled, time_ms = scheduled_by_id(dispatch.scheduled_event_id)
+                found.append(_task(turn, workflow_type, dispatch, scheduled, time_ms))
+        elif isinstance(event, ActivityCancelRequested):
+            if event.worker:
+                found.append(_cancel(turn, event))
+        elif isinstance(event, ActivitiesAbandoned):
+            found.extend(_cancel(turn, dispatch) for dispatch in event.dispatches)
+    return found
+
+
+def has_outgoing(turn: Turn) -> bool:
+    """Whether a turn sends anything."""
+    return any(
+        (event.worker if isinstance(event, ActivityScheduled | ActivityCancelRequested) else True)
+        for event in turn.events
+        if isinstance(event, SENDERS)
+    )
+
+
+def _task(
+    turn: Turn, workflow_type: str, dispatch: Dispatch, scheduled: ActivityScheduled, scheduled_time_ms: int
+) -> Outgoing:
+    task = ActivityTask(
+        worker=dispatch.worker,
+        workflow_id=turn.workflow_id,
+        run_id=turn.run_id,
+        workflow_type=workflow_type,
+        activity_id=dispatch.activity_id,
+        activity_type=scheduled.activity_type,
+        task_queue=scheduled.task_queue,
+        attempt=dispatch.attempt,
+        dispatch=dispatch.dispatch,
+        input=scheduled.input,
+        scheduled_time_ms=scheduled_time_ms,
+        dispatched_time_ms=turn.time_ms,
+        schedule_to_close_ms=scheduled.schedule_to_close_ms,
+        start_to_close_ms=scheduled.start_to_close_ms,
+        heartbeat_ms=scheduled.heartbeat_ms,
+        retry_policy=scheduled.retry_policy,
+        headers=scheduled.headers,
+    )
+    return Outgoing(inbox=dispatch.inbox, task=task)
+
+
+def _cancel(turn: Turn, delivery: Dispatch | ActivityCancelRequested) -> Outgoing:
+    task = CancelTask(
+        worker=delivery.worker,
+        run_id=turn.run_id,
+        activity_id=delivery.activity_id,
+        attempt=delivery.attempt,
+        dispatch=delivery.dispatch,
+    )
+    return Outgoing(inbox=delivery.inbox, task=task)

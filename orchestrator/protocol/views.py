@@ -1,0 +1,76 @@
+"""What the read side answers: rows of lists, descriptions of runs, exported histories."""
+
+from __future__ import annotations
+
+from orchestrator.protocol.records import Turn
+from orchestrator.protocol.values import Failure, Payload, Payloads, Value, WorkflowStatus
+
+
+class RunRow(Value, frozen=True, kw_only=True):
+    """One run in a list. ``attempt`` and ``last_failure`` are of the activity that was tried most often."""
+
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    status: WorkflowStatus
+    start_time_ms: int
+    close_time_ms: int | None = None
+    history_events: int = 0
+    activity_type: str = ""
+    attempt: int = 0
+    last_failure: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class RunPage(Value, frozen=True, kw_only=True):
+    """A page of a list, newest start first; ``next_page`` "" means that there is no other."""
+
+    rows: tuple[RunRow, ...]
+    next_page: str = ""
+
+
+class PendingActivity(Value, frozen=True, kw_only=True):
+    """An activity that is not closed. ``state``: waiting (no worker yet), running, or backoff."""
+
+    activity_id: int
+    activity_type: str
+    task_queue: str
+    state: str
+    attempt: int
+    maximum_attempts: int = 0
+    scheduled_time_ms: int = 0
+    started_time_ms: int | None = None
+    next_retry_time_ms: int | None = None
+    worker: str = ""
+    last_failure: Failure | None = None
+
+
+class PendingTimer(Value, frozen=True, kw_only=True):
+    """A timer that has not fired."""
+
+    timer_id: int
+    fire_time_ms: int
+    summary: str = ""
+
+
+class RunDescription(Value, frozen=True, kw_only=True):
+    """All there is to say about one run but its history."""
+
+    row: RunRow
+    input: Payloads = ()
+    result: Payload | None = None
+    failure: Failure | None = None
+    blocked: Failure | None = None
+    cancel_requested: bool = False
+    run_timeout_time_ms: int | None = None
+    pending_activities: tuple[PendingActivity, ...] = ()
+    pending_timers: tuple[PendingTimer, ...] = ()
+
+
+class History(Value, frozen=True, kw_only=True):
+    """The export format of a run: its turns, as they were committed. Input of every replay."""
+
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    turns: tuple[Turn, ...]

@@ -1,0 +1,91 @@
+"""Keys of a partition's store: one byte says what a row is; ranges sort as they are read.
+
+====  ==============================================  ===========================================
+byte  key                                             value
+====  ==============================================  ===========================================
+c     (nothing)                                       the checkpoint
+i     workflow id                                     run id of its latest run
+r     run id                                          state of the run, at some turn
+t     run id, turn (8 bytes)                          a turn
+o     run id                                          nothing: the run is open
+s     start time, inverted (8 bytes), run id          nothing: runs by start, newest first
+d     workflow id, NUL, request id                    what became of that request
+x     time (8 bytes), run id, kind (1 byte), id (4)   workflow id: a deadline
+====  ==============================================  ===========================================
+"""
+
+from __future__ import annotations
+
+import struct
+
+from orchestrator.engine.state import Deadline, DeadlineKind
+
+CHECKPOINT = b"c"
+OPEN = b"o"
+STARTS = b"s"
+DEADLINES = b"x"
+
+RUN_ID_BYTES = 32
+"""Run ids are 32 hexadecimal digits, the first of them the time of the start."""
+
+_U64 = struct.Struct(">Q")
+_KINDS = tuple(DeadlineKind)
+_KIND_ID = struct.Struct(">BI")
+_MAX_U64 = 2**64 - 1
+
+
+def latest(workflow_id: str) -> bytes:
+    """Row of an id's latest run."""
+    return b"i" + workflow_id.encode()
+
+
+def state(run_id: str) -> bytes:
+    """Row of a run's state."""
+    return b"r" + run_id.encode()
+
+
+def turns(run_id: str) -> bytes:
+    """Prefix of a run's turns."""
+    return b"t" + run_id.encode()
+
+
+def turn(run_id: str, number: int) -> bytes:
+    """Row of one turn."""
+    return turns(run_id) + _U64.pack(number)
+
+
+def open_run(run_id: str) -> bytes:
+    """Row that says that a run is open."""
+    return OPEN + run_id.encode()
+
+
+def start(start_time_ms: int, run_id: str) -> bytes:
+    """Row of a run in the order of starts, newest first."""
+    return STARTS + _U64.pack(_MAX_U64 - start_time_ms) + run_id.encode()
+
+
+def run_of_start(key: bytes) -> str:
+    """The run id in a key of :func:`start`."""
+    return key[9:].decode()
+
+
+def request(workflow_id: str, request_id: str) -> bytes:
+    """Row of a request that had an effect."""
+    return b"d" + workflow_id.encode() + b"\0" + request_id.encode()
+
+
+def deadline(run_id: str, due: Deadline) -> bytes:
+    """Row of a deadline."""
+    return DEADLINES + _U64.pack(due.at_ms) + run_id.encode() + _KIND_ID.pack(_KINDS.index(due.kind), due.id)
+
+
+def deadlines_until(time_ms: int) -> bytes:
+    """The first key above all deadlines before ``time_ms``."""
+    return DEADLINES + _U64.pack(time_ms)
+
+
+def parse_deadline(key: bytes) -> tuple[str, Deadline]:
+    """The run id and deadline in a key of :func:`deadline`."""
+    (at_ms,) = _U64.unpack_from(key, 1)
+    kind, owner = _KIND_ID.unpack_from(key, len(key) - _KIND_ID.size)
+    return key[9 : -_KIND_ID.size].decode(), Deadline(at_ms, _KINDS[kind], owner)

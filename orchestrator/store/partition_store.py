@@ -1,0 +1,222 @@
+"""The store of one partition: a fold of its history on disk, in RocksDB.
+
+It can always be rebuilt from history, so its writes are not synced, and a damaged one is wiped, never
+guessed at. Rows and the checkpoint that covers them are written in one batch: after any crash the
+store stands at exactly one offset of history.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch
+
+from orchestrator.engine import decider
+from orchestrator.engine.state import Changes, Deadline, RunState
+from orchestrator.protocol.events import ActivityScheduled
+from orchestrator.protocol.records import Marks, Turn
+from orchestrator.store import keys
+
+BLOCK_CACHE_BYTES = 64 * 1024 * 1024
+MEMTABLE_BYTES = 16 * 1024 * 1024
+"""Per partition; RocksDB's default of 64 MiB would be 1 GiB for 16 partitions, times two while it flushes."""
+
+FORMAT = 1
+"""Raised when rows change their shape: an older store is rebuilt."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
+    """How far of history the store has come, and the rule of validity's state there.
+
+    ``offset`` is that of the next record to read. ``covered`` are commands at or above ``marks`` that
+    turns have decided. ``parts`` are the read parts of a turn that is not complete yet.
+    """
+
+    format: int = FORMAT
+    log_id: str = ""
+    offset: int = 0
+    epoch: int = 0
+    nonce: str = ""
+    generation: int = 0
+    seq: int = 0
+    marks: Marks = Marks()
+    sent_through: int = -1
+    covered: tuple[int, ...] = ()
+    parts: tuple[Turn, ...] = ()
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """What became of a request id: the turn that its command led to."""
+
+    run_id: str
+    turn: int
+    kind: str
+
+
+class Row(NamedTuple):
+    """A put, or a delete if ``value`` is None."""
+
+    key: bytes
+    value: bytes | None
+
+
+class DueDeadline(NamedTuple):
+    """A deadline and the run it belongs to."""
+
+    workflow_id: str
+    run_id: str
+    deadline: Deadline
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_turn = msgspec.msgpack.Decoder(Turn).decode
+_decode_state = msgspec.msgpack.Decoder(RunState).decode
+_decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
+_decode_request = msgspec.msgpack.Decoder(Request).decode
+
+
+def rows_of(turn: Turn, state: RunState, changes: Changes, *, snapshot: bool) -> list[Row]:
+    """The rows that a turn changes; ``state`` is the run's after it, and is written if ``snapshot``."""
+    run_id, workflow_id = turn.run_id, turn.workflow_id
+    rows = [Row(keys.turn(run_id, turn.turn), _encode(turn))]
+    if turn.turn == 1:
+        rows.append(Row(keys.latest(workflow_id), run_id.encode()))
+        rows.append(Row(keys.open_run(run_id), b""))
+        rows.append(Row(keys.start(turn.time_ms, run_id), b""))
+    if not state.is_open:
+        rows.append(Row(keys.open_run(run_id), None))
+    if snapshot or turn.turn == 1 or not state.is_open:
+        rows.append(Row(keys.state(run_id), _encode(state)))
+    for cause in turn.causes:
+        if cause.request_id:
+            request = Request(run_id, turn.turn, cause.kind)
+            rows.append(Row(keys.request(workflow_id, cause.request_id), _encode(request)))
+    wid = workflow_id.encode()
+    rows.extend(Row(keys.deadline(run_id, due), wid) for due in changes.deadlines_set)
+    rows.extend(Row(keys.deadline(run_id, due), None) for due in changes.deadlines_cleared)
+    return rows
+
+
+class PartitionStore:
+    """Rows of one partition. Reads see what was applied; one thread applies."""
+
+    def __init__(self, folder: Path, *, log_id: str, cache: Cache | None = None) -> None:
+        """Open or make the store; one that is damaged or of another log is wiped."""
+        self.folder = folder
+        self._log_id = log_id
+        self._options = _options(cache)
+        try:
+            self._open()
+        except Exception:  # rocksdict raises bare Exceptions; whatever it is, history has it all
+            self.wipe()
+        if (self.checkpoint.log_id, self.checkpoint.format) != (log_id, FORMAT):
+            self.wipe()
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._db = Rdict(str(self.folder), self._options)
+        found = self._db.get(keys.CHECKPOINT)
+        self.checkpoint = _decode_checkpoint(found) if found is not None else Checkpoint(log_id=self._log_id)
+
+    def wipe(self) -> None:
+        """Throw everything away and begin at offset 0."""
+        if hasattr(self, "_db"):
+            self._db.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._open()
+
+    def close(self) -> None:
+        """Close the files. The store must not be used any more."""
+        self._db.close()
+
+    # ---------------------------------------------------------------------------------------- write
+
+    def apply(self, rows: Iterable[Row], checkpoint: Checkpoint) -> None:
+        """Write rows and the checkpoint that covers them, all or nothing."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in rows:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        batch.put(keys.CHECKPOINT, _encode(checkpoint))
+        self._db.write(batch)
+        self.checkpoint = checkpoint
+
+    # ----------------------------------------------------------------------------------------- read
+
+    def latest_run_id(self, workflow_id: str) -> str | None:
+        """The run id of an id's latest run; None if the id was never used."""
+        found = self._db.get(keys.latest(workflow_id))
+        return found.decode() if found is not None else None
+
+    def state(self, run_id: str) -> RunState | None:
+        """The state of a run after its last applied turn; None if there is no such run."""
+        found = self._db.get(keys.state(run_id))
+        if found is None:
+            return None
+        state = _decode_state(found)
+        for turn in self.turns(run_id, after=state.turn):
+            state = decider.evolve(state, turn, Changes())
+        return state
+
+    def turns(self, run_id: str, *, after: int = 0) -> Iterator[Turn]:
+        """The turns of a run after turn ``after``, in order."""
+        for _, value in self._scan(keys.turn(run_id, after + 1), keys.turns(run_id) + b"\xff" * 9):
+            yield _decode_turn(value)
+
+    def scheduled(self, run_id: str, event_id: int) -> tuple[ActivityScheduled, int] | None:
+        """An ``ActivityScheduled`` of a run by its event id, with the time of its turn."""
+        for turn in self.turns(run_id):
+            place = event_id - turn.first_event_id
+            if 0 <= place < len(turn.events):
+                event = turn.events[place]
+                return (event, turn.time_ms) if isinstance(event, ActivityScheduled) else None
+        return None
+
+    def request(self, workflow_id: str, request_id: str) -> Request | None:
+        """What became of a request id, if it had an effect."""
+        found = self._db.get(keys.request(workflow_id, request_id))
+        return _decode_request(found) if found is not None else None
+
+    def open_runs(self) -> Iterator[str]:
+        """Run ids of all open runs, oldest first."""
+        for key, _ in self._scan(keys.OPEN, keys.OPEN + b"\xff"):
+            yield key[1:].decode()
+
+    def run_ids_by_start(self, after: bytes = b"") -> Iterator[tuple[bytes, str]]:
+        """(resume key, run id) of all runs, newest start first, after a resume key."""
+        first = after + b"\0" if after else keys.STARTS
+        for key, _ in self._scan(first, keys.STARTS + b"\xff" * 9):
+            yield key, keys.run_of_start(key)
+
+    def deadlines(self, resume: bytes, until_ms: int) -> Iterator[tuple[bytes, DueDeadline]]:
+        """(resume key, deadline) in time order from a resume key (b"" at first) to before ``until_ms``."""
+        for key, value in self._scan(resume or keys.DEADLINES, keys.deadlines_until(until_ms)):
+            run_id, deadline = keys.parse_deadline(key)
+            yield key, DueDeadline(value.decode(), run_id, deadline)
+
+    def _scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        options = ReadOptions()
+        options.set_iterate_upper_bound(end)
+        cursor: Any = self._db.iter(options)
+        cursor.seek(first)
+        while cursor.valid():
+            yield cursor.key(), cursor.value()
+            cursor.next()
+
+
+def _options(cache: Cache | None) -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_max_write_buffer_number(2)
+    table = BlockBasedOptions()
+    table.set_bloom_filter(10, False)
+    table.set_block_cache(cache if cache is not None else Cache(BLOCK_CACHE_BYTES))
+    options.set_block_based_table_factory(table)
+    return options
