@@ -252,27 +252,36 @@ def is_retryable(failure: Failure, policy: RetryPolicy) -> bool:
     return failure.type not in policy.non_retryable_error_types
 
 
-def decide_cancel_request(activity: ActivityState) -> tuple[Event, ...]:
-    """The code cancels an open activity. One that no worker has is closed at once: a second event, a fact."""
-    request = ActivityCancelRequested(
+def decide_cancel_request(activity: ActivityState) -> ActivityCancelRequested:
+    """The code cancels an open activity; the worker that has it, if any, is told."""
+    return ActivityCancelRequested(
         activity_id=activity.activity_id,
         attempt=activity.attempt,
         dispatch=activity.dispatch,
         worker=activity.worker if activity.phase is DISPATCHED else "",
         inbox=activity.inbox,
     )
-    if activity.phase is DISPATCHED:
-        return (request,)
-    return (request, ActivityCanceled(activity_id=activity.activity_id, attempt=activity.attempt))
 
 
-def decide_dispatch(state: RunState, wanted: tuple[tuple[int, str, int], ...]) -> tuple[Event, ...]:
+def decide_settle(state: RunState) -> tuple[Event, ...]:
+    """Activities that were cancelled while no worker had them are closed: facts of the next turn."""
+    return tuple(
+        ActivityCanceled(activity_id=activity.activity_id, attempt=activity.attempt)
+        for activity in state.activities.values()
+        if activity.cancel_requested and activity.phase is not DISPATCHED
+    )
+
+
+def decide_dispatch(
+    state: RunState, wanted: tuple[tuple[int, str, int], ...]
+) -> tuple[ActivitiesDispatched, ...]:
     """Send waiting activities to workers; ``wanted`` are (activity id, worker, inbox partition)."""
     dispatches = []
     for activity_id, worker, inbox in wanted:
         activity = state.activities.get(activity_id)
-        if activity is not None and activity.phase is not DISPATCHED:
-            dispatches.append(_delivery(activity, worker, inbox, activity.dispatch + 1))
+        if activity is None or activity.phase is DISPATCHED or activity.cancel_requested:
+            continue
+        dispatches.append(_delivery(activity, worker, inbox, activity.dispatch + 1))
     return tuple(
         ActivitiesDispatched(dispatches=tuple(dispatches[i : i + MAX_DISPATCHES_PER_EVENT]))
         for i in range(0, len(dispatches), MAX_DISPATCHES_PER_EVENT)

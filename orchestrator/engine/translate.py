@@ -10,20 +10,19 @@ from orchestrator.engine.state import RunState
 from orchestrator.protocol import actions as a
 from orchestrator.protocol import events as e
 
-Pick = Callable[[str], tuple[str, int] | None]
-"""Offers a free slot of a worker for a task queue: (worker, inbox), or None."""
-
-Translated = tuple[tuple[e.Event, ...], tuple[e.Fact, ...]]
-"""Outcomes, and facts that follow at once: the code is told of those in the same turn."""
+Pick = Callable[[a.ScheduleActivity], tuple[str, int] | None]
+"""Takes a free slot of a worker for an activity: (worker, inbox), or None if there is none."""
 
 
-def translate(state: RunState, action: a.Action, now_ms: int, pick: Pick) -> Translated:
-    """The events of one action, in the state that the actions before it led to."""
+def translate(state: RunState, action: a.Action, now_ms: int, pick: Pick) -> tuple[e.Event, ...]:
+    """The outcome of one action, in the state that the actions before it led to; a close names more."""
     return TRANSLATE[type(action)](state, action, now_ms, pick)
 
 
-def _schedule_activity(state: RunState, action: a.ScheduleActivity, now_ms: int, pick: Pick) -> Translated:
-    offer = pick(action.task_queue)
+def _schedule_activity(
+    state: RunState, action: a.ScheduleActivity, now_ms: int, pick: Pick
+) -> tuple[e.Event, ...]:
+    offer = pick(action)
     worker, inbox = offer if offer is not None else ("", 0)
     event = e.ActivityScheduled(
         activity_id=action.activity_id,
@@ -42,41 +41,42 @@ def _schedule_activity(state: RunState, action: a.ScheduleActivity, now_ms: int,
         worker=worker,
         inbox=inbox,
     )
-    return (event,), ()
+    return (event,)
 
 
-def _cancel_activity(state: RunState, action: a.RequestCancelActivity, now_ms: int, pick: Pick) -> Translated:
-    request, *closed = activity.decide_cancel_request(state.activities[action.activity_id])
-    return (request,), tuple(closed)  # type: ignore[arg-type]
+def _cancel_activity(
+    state: RunState, action: a.RequestCancelActivity, now_ms: int, pick: Pick
+) -> tuple[e.Event, ...]:
+    return (activity.decide_cancel_request(state.activities[action.activity_id]),)
 
 
-def _start_timer(state: RunState, action: a.StartTimer, now_ms: int, pick: Pick) -> Translated:
+def _start_timer(state: RunState, action: a.StartTimer, now_ms: int, pick: Pick) -> tuple[e.Event, ...]:
     event = e.TimerStarted(
         timer_id=action.timer_id, fire_time_ms=now_ms + action.delay_ms, summary=action.summary
     )
-    return (event,), ()
+    return (event,)
 
 
-def _cancel_timer(state: RunState, action: a.CancelTimer, now_ms: int, pick: Pick) -> Translated:
-    return (e.TimerCanceled(timer_id=action.timer_id),), ()
+def _cancel_timer(state: RunState, action: a.CancelTimer, now_ms: int, pick: Pick) -> tuple[e.Event, ...]:
+    return (e.TimerCanceled(timer_id=action.timer_id),)
 
 
-def _complete(state: RunState, action: a.CompleteWorkflow, now_ms: int, pick: Pick) -> Translated:
+def _complete(state: RunState, action: a.CompleteWorkflow, now_ms: int, pick: Pick) -> tuple[e.Event, ...]:
     close = e.WorkflowCompleted(result=action.result, tags=action.tags)
-    return (*activity.decide_abandon(state), close), ()
+    return (*activity.decide_abandon(state), close)
 
 
-def _fail(state: RunState, action: a.FailWorkflow, now_ms: int, pick: Pick) -> Translated:
+def _fail(state: RunState, action: a.FailWorkflow, now_ms: int, pick: Pick) -> tuple[e.Event, ...]:
     close = e.WorkflowFailed(failure=action.failure, tags=action.tags)
-    return (*activity.decide_abandon(state), close), ()
+    return (*activity.decide_abandon(state), close)
 
 
-def _accept_cancel(state: RunState, action: a.AcceptCancel, now_ms: int, pick: Pick) -> Translated:
+def _accept_cancel(state: RunState, action: a.AcceptCancel, now_ms: int, pick: Pick) -> tuple[e.Event, ...]:
     close = e.WorkflowCanceled(details=action.details, tags=action.tags)
-    return (*activity.decide_abandon(state), close), ()
+    return (*activity.decide_abandon(state), close)
 
 
-TRANSLATE: dict[type[a.Action], Callable[[RunState, Any, int, Pick], Translated]] = {
+TRANSLATE: dict[type[a.Action], Callable[[RunState, Any, int, Pick], tuple[e.Event, ...]]] = {
     a.ScheduleActivity: _schedule_activity,
     a.RequestCancelActivity: _cancel_activity,
     a.StartTimer: _start_timer,

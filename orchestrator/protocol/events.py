@@ -10,6 +10,8 @@ its time is its turn's. Three kinds, by who made them:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from orchestrator.protocol.values import (
     CancellationType,
     Failure,
@@ -306,3 +308,13 @@ CLOSES: tuple[type[EventBase], ...] = (
     WorkflowTimedOut,
 )
 """The events that close a run; nothing follows one."""
+
+
+def facts_of(events: Iterable[Event]) -> list[Fact]:
+    """The facts among events, in order."""
+    return [event for event in events if isinstance(event, Fact)]
+
+
+def outcomes_of(events: Iterable[Event]) -> list[Outcome]:
+    """The outcomes among events, in order."""
+    return [event for event in events if isinstance(event, Outcome)]

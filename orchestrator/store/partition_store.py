@@ -79,18 +79,26 @@ _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
 _decode_request = msgspec.msgpack.Decoder(Request).decode
 
 
-def rows_of(turn: Turn, state: RunState, changes: Changes, *, snapshot: bool) -> list[Row]:
-    """The rows that a turn changes; ``state`` is the run's after it, and is written if ``snapshot``."""
+def encode_state(state: RunState) -> bytes:
+    """A run's state as its row holds it. Taken when a turn is made: the state goes on changing."""
+    return _encode(state)
+
+
+def rows_of(turn: Turn, changes: Changes, *, state: bytes | None, is_open: bool) -> list[Row]:
+    """The rows that a turn changes. ``state`` is the run's after it, None if its row may lag behind.
+
+    A run's first and last turn need their state.
+    """
     run_id, workflow_id = turn.run_id, turn.workflow_id
     rows = [Row(keys.turn(run_id, turn.turn), _encode(turn))]
     if turn.turn == 1:
         rows.append(Row(keys.latest(workflow_id), run_id.encode()))
         rows.append(Row(keys.open_run(run_id), b""))
         rows.append(Row(keys.start(turn.time_ms, run_id), b""))
-    if not state.is_open:
+    if not is_open:
         rows.append(Row(keys.open_run(run_id), None))
-    if snapshot or turn.turn == 1 or not state.is_open:
-        rows.append(Row(keys.state(run_id), _encode(state)))
+    if state is not None:
+        rows.append(Row(keys.state(run_id), state))
     for cause in turn.causes:
         if cause.request_id:
             request = Request(run_id, turn.turn, cause.kind)
@@ -169,6 +177,11 @@ class PartitionStore:
         for _, value in self._scan(keys.turn(run_id, after + 1), keys.turns(run_id) + b"\xff" * 9):
             yield _decode_turn(value)
 
+    def turn(self, run_id: str, number: int) -> Turn | None:
+        """One turn of a run."""
+        found = self._db.get(keys.turn(run_id, number))
+        return _decode_turn(found) if found is not None else None
+
     def scheduled(self, run_id: str, event_id: int) -> tuple[ActivityScheduled, int] | None:
         """An ``ActivityScheduled`` of a run by its event id, with the time of its turn."""
         for turn in self.turns(run_id):
@@ -199,6 +212,11 @@ class PartitionStore:
         for key, value in self._scan(resume or keys.DEADLINES, keys.deadlines_until(until_ms)):
             run_id, deadline = keys.parse_deadline(key)
             yield key, DueDeadline(value.decode(), run_id, deadline)
+
+    @staticmethod
+    def deadline_key(time_ms: int) -> bytes:
+        """A resume key for :meth:`deadlines` that begins at ``time_ms``."""
+        return keys.deadlines_until(time_ms)
 
     def _scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         options = ReadOptions()

@@ -1,1 +1,5 @@
 """Runs activities."""
+
+from orchestrator.worker.worker import Worker
+
+__all__ = ["Worker"]

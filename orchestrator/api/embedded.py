@@ -1,0 +1,200 @@
+"""All roles in one process, on the embedded log.
+
+::
+
+    async with orchestrator.embedded(workflows=[Order], activities=[charge]) as client:
+        print(await client.execute_workflow(Order.run, "o-17", id="order-17"))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from orchestrator.client.client import Client
+from orchestrator.coordinator.coordinator import Coordinator
+from orchestrator.coordinator.runtime import Runtime, SystemRuntime
+from orchestrator.errors import DefinitionError, Unavailable
+from orchestrator.log.embedded import EmbeddedLog
+from orchestrator.log.embedded_aio import EmbeddedAioLog
+from orchestrator.protocol.values import WorkflowStatus
+from orchestrator.protocol.views import History, RunDescription, RunPage
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.view.store_reader import StoreReader
+from orchestrator.worker.worker import Worker
+from orchestrator.workflow import determinism
+from orchestrator.workflow.definition import WorkflowDefinition, definition_of
+
+START_TIMEOUT_S = 60.0
+"""How long an engine may take to own all its partitions: longer than any restore of a sane folder."""
+
+
+class Engine:
+    """The log and the coordinator of one data folder, and doors for clients, workers and readers."""
+
+    def __init__(
+        self, folder: Path, workflows: Sequence[type | WorkflowDefinition], *, runtime: Runtime | None = None
+    ) -> None:
+        """Open the folder and start the coordinator's thread; raises ``DataFolderInUse`` and the like."""
+        self.folder = folder
+        definitions = {definition.name: definition for definition in map(_definition, workflows)}
+        if len(definitions) != len(workflows):
+            raise DefinitionError("two of the workflows have the same name; give one of them another name=")
+        determinism.install()
+        self.log = EmbeddedLog(folder)
+        self.error: BaseException | None = None
+        self._coordinator = Coordinator(
+            self.log.member(),
+            folder / "store",
+            definitions,
+            runtime or SystemRuntime(),
+            log_id=self.log.cluster_id,
+            workers_end_with_log=True,
+        )
+        self._stopped: list[Callable[[], None]] = []
+        self.reader = StoreReader(self._stores)
+        self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._coordinator.run()
+        except BaseException as error:
+            self.error = error
+            raise
+        finally:
+            for call in self._stopped:
+                call()
+
+    def _stores(self) -> list[PartitionStore | None]:
+        partitions = self._coordinator.partitions
+        found = [partitions.get(number) for number in range(self.log.partitions)]
+        return [part.store if part is not None and part.ownership.running else None for part in found]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all partitions are owned."""
+        return all(store is not None for store in self._stores())
+
+    def on_stopped(self, call: Callable[[], None]) -> None:
+        """Call this, on the coordinator's thread, when the coordinator has ended for whatever reason."""
+        self._stopped.append(call)
+
+    async def wait_ready(self) -> None:
+        """Wait until all partitions are owned."""
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not self.ready:
+                if not self._thread.is_alive():
+                    raise Unavailable(f"the engine has stopped: {self.error!r}")
+                await asyncio.sleep(0.005)
+
+    def aio(self) -> EmbeddedAioLog:
+        """The log for clients and workers of the running event loop."""
+        return EmbeddedAioLog(self.log)
+
+    def close(self) -> None:
+        """Stop the coordinator and close the log. What was accepted is in the folder."""
+        self._coordinator.stop()
+        self._thread.join()
+        self.log.close()
+
+
+class EngineReader:
+    """The read side for asyncio: reads run in threads, so that a long list stalls nobody."""
+
+    def __init__(self, reader: StoreReader) -> None:
+        """Read through ``reader``."""
+        self._reader = reader
+
+    async def list_runs(
+        self,
+        *,
+        status: WorkflowStatus | None = None,
+        workflow_type: str = "",
+        id_prefix: str = "",
+        limit: int = 100,
+        page: str = "",
+    ) -> RunPage:
+        """As ``Reader.list_runs``."""
+        return await asyncio.to_thread(
+            self._reader.list_runs,
+            status=status,
+            workflow_type=workflow_type,
+            id_prefix=id_prefix,
+            limit=limit,
+            page=page,
+        )
+
+    async def describe(self, workflow_id: str, run_id: str = "") -> RunDescription:
+        """As ``Reader.describe``."""
+        return await asyncio.to_thread(self._reader.describe, workflow_id, run_id)
+
+    async def history(
+        self, workflow_id: str, run_id: str = "", *, after_turn: int = 0, limit: int = 10_000
+    ) -> History:
+        """As ``Reader.history``."""
+        return await asyncio.to_thread(
+            self._reader.history, workflow_id, run_id, after_turn=after_turn, limit=limit
+        )
+
+
+@asynccontextmanager
+async def embedded(
+    data: str | Path | None = None,
+    *,
+    workflows: Sequence[type],
+    activities: Sequence[Callable[..., Any]] = (),
+    task_queue: str = "default",
+    max_concurrent_activities: int = 100,
+) -> AsyncIterator[Client]:
+    """Run everything in this process: an engine, a worker for ``activities``, and a client.
+
+    Args:
+        data: the folder that keeps all data; None for a temporary one that is removed at the end.
+        workflows: classes that ``@workflow.defn`` decorates.
+        activities: functions that ``@activity.defn`` decorates; without any, no worker is started.
+        task_queue: the queue that the worker serves.
+        max_concurrent_activities: the worker's slots.
+
+    Yields:
+        A client of the engine.
+
+    Raises:
+        DataFolderInUse: another process has the folder.
+        ConfigError: the folder is damaged or cannot be used.
+    """
+    temporary = tempfile.mkdtemp(prefix="orchestrator-") if data is None else None
+    engine = await asyncio.to_thread(Engine, Path(temporary or data or ""), workflows)
+    try:
+        await engine.wait_ready()
+        aio = engine.aio()
+        client = Client(aio, reader=EngineReader(engine.reader))
+        try:
+            async with client:
+                if not activities:
+                    yield client
+                    return
+                worker = Worker(
+                    aio,
+                    activities=activities,
+                    task_queue=task_queue,
+                    max_concurrent_activities=max_concurrent_activities,
+                )
+                async with worker:
+                    yield client
+        finally:
+            await aio.close()
+    finally:
+        await asyncio.to_thread(engine.close)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _definition(workflow: type | WorkflowDefinition) -> WorkflowDefinition:
+    return workflow if isinstance(workflow, WorkflowDefinition) else definition_of(workflow)

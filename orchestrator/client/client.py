@@ -1,0 +1,240 @@
+"""The client: starts workflows, and finds those that run.
+
+::
+
+    client = await Client.connect("http://127.0.0.1:7350")
+    handle = await client.start_workflow(Order.run, "o-17", 4200, id="order-17")
+    await handle.signal(Order.approve)
+    print(await handle.result())
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Required, Self, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
+
+from orchestrator.client.channel import Channel
+from orchestrator.client.handle import ANSWER_TIMEOUT_S, Session, WorkflowHandle
+from orchestrator.client.names import workflow_called
+from orchestrator.client.reads import AsyncReader
+from orchestrator.codec.payloads import DEFAULT, PayloadConverter
+from orchestrator.log.aio import AioLog
+from orchestrator.log.connect import connect
+from orchestrator.protocol.commands import StartWorkflow
+from orchestrator.protocol.ids import check_workflow_id
+from orchestrator.protocol.values import IdReusePolicy, Payload, WorkflowStatus
+from orchestrator.protocol.views import History, RunRow
+from orchestrator.workflow.durations import Duration, to_positive_ms
+
+HISTORY_PAGE_TURNS = 1_000
+"""Turns that one read of a history asks for."""
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+
+class StartOptions(TypedDict, total=False):
+    """How a workflow is started.
+
+    Attributes:
+        id: the workflow id: at most one run of an id is open at a time.
+        id_reuse_policy: whether the id may be used again after its last run closed; default: it may.
+        run_timeout: seconds or timedelta after which the run is closed as timed out; default never.
+        memo: values for people and lists; the workflow can read them.
+        summary: one line for people.
+        request_id: a repeat with the same id starts nothing new; default a new one.
+        timeout: seconds to wait for the engine's answer, default 30.
+    """
+
+    id: Required[str]
+    id_reuse_policy: IdReusePolicy
+    run_timeout: Duration | None
+    memo: Mapping[str, Any]
+    summary: str
+    request_id: str | None
+    timeout: float | None
+
+
+class Client:
+    """Starts, finds and reads workflows. Use it from one event loop.
+
+    Args:
+        log: the log's asyncio side; it stays the caller's to close.
+        reader: where lists, descriptions and histories are read; default the log, if it can answer them.
+        identity: who asks, for histories; default ``pid@host``.
+        converter: how arguments and results are encoded.
+    """
+
+    def __init__(
+        self,
+        log: AioLog,
+        *,
+        reader: AsyncReader | None = None,
+        identity: str | None = None,
+        converter: PayloadConverter = DEFAULT,
+    ) -> None:
+        self._log = log
+        self._owns_log = False
+        if reader is None and isinstance(log, AsyncReader):
+            reader = log
+        self.identity = identity or f"{os.getpid()}@{socket.gethostname()}"
+        self._session = Session(Channel(log), converter, self.identity, reader)
+
+    @classmethod
+    async def connect(
+        cls, address: str, *, identity: str | None = None, converter: PayloadConverter = DEFAULT
+    ) -> Self:
+        """A client of the engine at an address such as ``http://127.0.0.1:7350``.
+
+        Raises:
+            ConfigError: the address is not understood.
+            Unavailable: nothing answers there.
+        """
+        log = connect(address)
+        client = cls(log, identity=identity, converter=converter)
+        client._owns_log = True
+        try:
+            await client._session.channel.open()
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    async def close(self) -> None:
+        """Ask nothing more; calls under way end with ``Unavailable``."""
+        await self._session.channel.close()
+        if self._owns_log:
+            await self._log.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @overload
+    async def start_workflow(
+        self,
+        workflow: Callable[[Any, *Ts], Coroutine[Any, Any, R]],
+        *args: *Ts,
+        **options: Unpack[StartOptions],
+    ) -> WorkflowHandle[R]: ...
+    @overload
+    async def start_workflow(
+        self, workflow: type | str, *args: object, **options: Unpack[StartOptions]
+    ) -> WorkflowHandle[Any]: ...
+    async def start_workflow(
+        self, workflow: Callable[..., Any] | type | str, *args: object, **options: Unpack[StartOptions]
+    ) -> WorkflowHandle[Any]:
+        """Start a workflow; returns when its start is durable. For the options see :class:`StartOptions`.
+
+        Args:
+            workflow: its ``@workflow.run`` method, its class, or the name of its type.
+            args: the arguments of ``run``.
+            options: how it is started; ``id`` is required.
+
+        Raises:
+            WorkflowAlreadyStarted: the id is in use, or its reuse policy forbids another run.
+            UnknownName: no coordinator knows this type of workflow.
+            UsageError: the id or an option cannot be (``PayloadError``: an argument cannot be sent).
+            Unavailable: no answer came in time; whether it started is unknown.
+        """
+        session = self._session
+        called = workflow_called(workflow, len(args))
+        memo = options.get("memo") or {}
+        payloads = session.converter.to_payloads([*args, *memo.values()])  # one limit for all together
+        command = StartWorkflow(
+            workflow_id=check_workflow_id(options["id"]),
+            workflow_type=called.name,
+            input=payloads[: len(args)],
+            id_reuse_policy=options.get("id_reuse_policy", IdReusePolicy.ALLOW_DUPLICATE),
+            run_timeout_ms=to_positive_ms(options.get("run_timeout"), "run_timeout"),
+            memo=dict[str, Payload](zip(memo, payloads[len(args) :], strict=True)),
+            summary=options.get("summary", ""),
+            **session.common(options.get("request_id")),
+        )
+        reply = await session.channel.ask(command, options.get("timeout", ANSWER_TIMEOUT_S))
+        return WorkflowHandle(session, command.workflow_id, reply.run_id, called.result_hint)
+
+    @overload
+    async def execute_workflow(
+        self,
+        workflow: Callable[[Any, *Ts], Coroutine[Any, Any, R]],
+        *args: *Ts,
+        **options: Unpack[StartOptions],
+    ) -> R: ...
+    @overload
+    async def execute_workflow(
+        self, workflow: type | str, *args: object, **options: Unpack[StartOptions]
+    ) -> Any: ...
+    async def execute_workflow(
+        self, workflow: Callable[..., Any] | type | str, *args: object, **options: Unpack[StartOptions]
+    ) -> Any:
+        """Start a workflow and wait for its result, for ever; ``timeout`` is for the start alone.
+
+        Raises:
+            WorkflowFailure: it did not complete; and what :meth:`start_workflow` raises.
+        """
+        handle = await self.start_workflow(workflow, *args, **options)
+        return await handle.result()
+
+    def get_workflow_handle(
+        self, id: str, run_id: str | None = None, result_type: type[R] | None = None
+    ) -> WorkflowHandle[R]:
+        """A handle on a workflow that may exist; without ``run_id`` on its current (or else last) run."""
+        return WorkflowHandle(self._session, check_workflow_id(id), run_id or "", result_type)
+
+    async def list_workflows(
+        self,
+        *,
+        status: WorkflowStatus | None = None,
+        workflow_type: str = "",
+        id_prefix: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[RunRow]:
+        """The runs that match all given filters, newest start first, at most ``limit``.
+
+        Raises:
+            UsageError: this client has no reader.
+        """
+        left, page = limit, ""
+        while left is None or left > 0:
+            found = await self._session.reader.list_runs(
+                status=status,
+                workflow_type=workflow_type,
+                id_prefix=id_prefix,
+                limit=100 if left is None else min(left, 100),
+                page=page,
+            )
+            for row in found.rows:
+                yield row
+            if not found.next_page:
+                return
+            page = found.next_page
+            left = None if left is None else left - len(found.rows)
+
+    async def history(self, id: str, run_id: str | None = None) -> History:
+        """All turns of one run, as they were committed.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            UsageError: this client has no reader.
+        """
+        reader = self._session.reader
+        whole = page = await reader.history(id, run_id or "", limit=HISTORY_PAGE_TURNS)
+        while len(page.turns) == HISTORY_PAGE_TURNS:
+            page = await reader.history(
+                id, whole.run_id, after_turn=page.turns[-1].turn, limit=HISTORY_PAGE_TURNS
+            )
+            whole = History(
+                workflow_id=whole.workflow_id,
+                run_id=whole.run_id,
+                workflow_type=whole.workflow_type,
+                turns=whole.turns + page.turns,
+            )
+        return whole

@@ -1,0 +1,202 @@
+"""A handle on one workflow: its result, signals, queries, cancellation, and what is known of it."""
+
+# ruff: noqa: ASYNC109 (a timeout here is how long a command is repeated, which the caller cannot do)
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple, overload
+
+from orchestrator.client.answers import query_result, workflow_result
+from orchestrator.client.channel import Channel
+from orchestrator.client.names import handler_called
+from orchestrator.client.reads import AsyncReader
+from orchestrator.codec.payloads import PayloadConverter
+from orchestrator.errors import UsageError
+from orchestrator.protocol.commands import (
+    AwaitResult,
+    CancelWorkflow,
+    QueryWorkflow,
+    SignalWorkflow,
+    TerminateWorkflow,
+)
+from orchestrator.protocol.views import RunDescription
+
+ANSWER_TIMEOUT_S = 30.0
+"""How long a call waits for the engine before it raises ``Unavailable``."""
+
+R = TypeVar("R")
+A = TypeVar("A")
+Ts = TypeVarTuple("Ts")
+
+
+class Session(NamedTuple):
+    """What a client and its handles share."""
+
+    channel: Channel
+    converter: PayloadConverter
+    identity: str
+    chosen_reader: AsyncReader | None
+
+    @property
+    def reader(self) -> AsyncReader:
+        """Where lists and histories are read; raises UsageError if the client has none."""
+        if self.chosen_reader is None:
+            raise UsageError(
+                "this client cannot read lists and histories; give it a reader: Client(log, reader=...)"
+            )
+        return self.chosen_reader
+
+    def common(self, request_id: str | None) -> dict[str, Any]:
+        """The fields that all commands carry."""
+        return {"request_id": request_id or uuid.uuid4().hex, "identity": self.identity}
+
+
+class WorkflowHandle(Generic[R]):
+    """One workflow id, and the run meant if ``run_id`` is not "". ``R`` is the type of its result.
+
+    Every method that asks the engine may raise ``Unavailable``: no answer came within ``timeout``
+    seconds, and whether the engine did it is unknown. Calling again with the same ``request_id`` does
+    it once at most. A refusal is a :class:`~orchestrator.errors.CommandRejected`.
+    """
+
+    def __init__(self, session: Session, id: str, run_id: str = "", result_hint: Any = None) -> None:
+        self._session = session
+        self.id = id
+        self.run_id = run_id
+        self._result_hint = result_hint
+
+    def __repr__(self) -> str:
+        return f"WorkflowHandle(id={self.id!r}, run_id={self.run_id!r})"
+
+    async def result(self, timeout: float | None = None) -> R:
+        """Wait until the run is closed, for ever by default, and return its result.
+
+        Raises:
+            WorkflowFailure: it failed, timed out, or was cancelled or terminated; ``cause`` says why.
+            WorkflowNotFound: there is no such workflow.
+            Unavailable: it is still open, or the engine did not answer, after ``timeout`` seconds.
+        """
+        command = AwaitResult(workflow_id=self.id, run_id=self.run_id, **self._session.common(None))
+        reply = await self._session.channel.ask(command, timeout)
+        result: R = workflow_result(reply, self.id, self._session.converter, self._result_hint)
+        return result
+
+    @overload
+    async def signal(
+        self,
+        signal: Callable[[Any, *Ts], Any],
+        *args: *Ts,
+        request_id: str | None = None,
+        timeout: float | None = ANSWER_TIMEOUT_S,
+    ) -> None: ...
+    @overload
+    async def signal(
+        self,
+        signal: str,
+        *args: object,
+        request_id: str | None = None,
+        timeout: float | None = ANSWER_TIMEOUT_S,
+    ) -> None: ...
+    async def signal(
+        self,
+        signal: Callable[..., Any] | str,
+        *args: object,
+        request_id: str | None = None,
+        timeout: float | None = ANSWER_TIMEOUT_S,
+    ) -> None:
+        """Send a signal; returns when it is durable. ``signal``: a ``@workflow.signal`` method, or a name.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            WorkflowClosed: it is closed.
+            PayloadError: an argument cannot be sent.
+        """
+        command = SignalWorkflow(
+            workflow_id=self.id,
+            run_id=self.run_id,
+            signal_name=handler_called("signal", signal, len(args)).name,
+            input=self._session.converter.to_payloads(args),
+            **self._session.common(request_id),
+        )
+        await self._session.channel.ask(command, timeout)
+
+    @overload
+    async def query(
+        self, query: Callable[[Any, *Ts], A], *args: *Ts, timeout: float | None = ANSWER_TIMEOUT_S
+    ) -> A: ...
+    @overload
+    async def query(
+        self,
+        query: str,
+        *args: object,
+        result_type: Any = None,
+        timeout: float | None = ANSWER_TIMEOUT_S,
+    ) -> Any: ...
+    async def query(
+        self,
+        query: Callable[..., Any] | str,
+        *args: object,
+        result_type: Any = None,
+        timeout: float | None = ANSWER_TIMEOUT_S,
+    ) -> Any:
+        """Ask the workflow something. ``query``: a ``@workflow.query`` method, or a name.
+
+        The answer holds all that this client was told is done. ``__stack`` tells where the code waits.
+
+        Raises:
+            QueryFailed: the handler raised, or the run is blocked.
+            UnknownName: the workflow has no such query.
+            WorkflowNotFound: there is no such workflow.
+        """
+        called = handler_called("query", query, len(args))
+        command = QueryWorkflow(
+            workflow_id=self.id,
+            run_id=self.run_id,
+            query_name=called.name,
+            input=self._session.converter.to_payloads(args),
+            **self._session.common(None),
+        )
+        reply = await self._session.channel.ask(command, timeout)
+        hint = result_type if result_type is not None else called.result_hint
+        return query_result(reply, called.name, self._session.converter, hint)
+
+    async def cancel(
+        self,
+        reason: str = "",
+        *,
+        request_id: str | None = None,
+        timeout: float | None = ANSWER_TIMEOUT_S,
+    ) -> None:
+        """Ask the workflow to cancel itself; its code may clean up first. Returns when that is durable."""
+        command = CancelWorkflow(
+            workflow_id=self.id, run_id=self.run_id, reason=reason, **self._session.common(request_id)
+        )
+        await self._session.channel.ask(command, timeout)
+
+    async def terminate(
+        self,
+        reason: str = "",
+        *details: Any,
+        request_id: str | None = None,
+        timeout: float | None = ANSWER_TIMEOUT_S,
+    ) -> None:
+        """Close the workflow at once; its code hears nothing of it. Returns when that is durable."""
+        command = TerminateWorkflow(
+            workflow_id=self.id,
+            run_id=self.run_id,
+            reason=reason,
+            details=self._session.converter.to_payloads(details),
+            **self._session.common(request_id),
+        )
+        await self._session.channel.ask(command, timeout)
+
+    async def describe(self) -> RunDescription:
+        """What is known of the run but its history.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            UsageError: this client has no reader.
+        """
+        return await self._session.reader.describe(self.id, self.run_id)

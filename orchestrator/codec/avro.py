@@ -1,0 +1,266 @@
+"""Records as bytes: Avro behind the Confluent prefix (a zero byte and the schema's id, 4 bytes, big endian).
+
+Whoever reads needs the schema that the *writer* had, and finds it by the id. Known are the schemas of
+this version, those that :meth:`AvroCodec.register` was told of (a newer version leaves its own in
+``meta``), and ids that a schema registry assigned (:meth:`AvroCodec.use_ids`). No registry is asked.
+
+Bytes are taken for hostile: whatever they are, the worst they can do is a :class:`DecodeError`, and that
+soon. fastavro checks every length against what is left; the rest (recursion, arrays of items that take
+no bytes) cannot be expressed in our schemas and is refused in those of others.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from functools import cached_property
+from io import BytesIO
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from msgspec import inspect
+
+from orchestrator.codec.safety import refuse_bombs
+from orchestrator.codec.schema import (
+    NAMESPACE,
+    TOPICS,
+    Json,
+    derive,
+    namespace_of,
+    schema_id,
+    structs_of,
+)
+from orchestrator.codec.structs import Convert, DecoderCompiler, EncoderCompiler
+from orchestrator.protocol.commands import Command
+
+MAX_RECORD_BYTES: Final = 1024 * 1024
+"""As Kafka's default for ``message.max.bytes``. A decoded record takes up to 130 times its bytes."""
+
+_MAX_SHOWN_CHARS = 300
+"""How much of a library's reason an error message shows."""
+
+_PREFIX: Final = struct.Struct(">bi")
+_MAGIC: Final = b"\x00"
+_FIELD: Final = "record"
+
+
+class DecodeError(ValueError):
+    """Bytes are no record that this version can read. The message says why; nothing else is raised."""
+
+
+class EncodeError(ValueError):
+    """A record cannot be written: a number beyond 64 bits, text that is no UTF-8, a placeholder's kind."""
+
+
+class _Writer(NamedTuple):
+    """How the records of one topic are written."""
+
+    prefix: bytes
+    schema: Json
+    to_avro: Convert
+
+
+class _Reader(NamedTuple):
+    """How the records of one writer's schema are read."""
+
+    topic: str
+    schema: Json
+    from_avro: Convert
+
+
+class AvroCodec:
+    """Encodes and decodes the records of all topics. Schemas are derived when they are first needed.
+
+    Args:
+        topics: what the records of each topic are; other than the default in tests of evolution only.
+    """
+
+    def __init__(self, topics: Mapping[str, Any] = TOPICS) -> None:
+        self._topics = topics
+        self._assigned: dict[str, int] = {}
+        self._writers: dict[type, _Writer] = {}
+
+    def encode(self, record: Any) -> bytes:
+        """A record of any topic as bytes.
+
+        Raises:
+            EncodeError: it is no record, or holds what Avro cannot say.
+        """
+        writer = self._writers.get(type(record)) or self._writer_of(type(record))
+        stream = BytesIO()
+        stream.write(writer.prefix)
+        try:
+            schemaless_writer(stream, writer.schema, {_FIELD: writer.to_avro(record)})
+        except Exception as error:
+            raise EncodeError(f"a {type(record).__name__} cannot be written: {_reason(error)}") from error
+        return stream.getvalue()
+
+    def decode(self, data: bytes, topic: str = "") -> Any:
+        """The record that the bytes hold.
+
+        Args:
+            data: a record's value.
+            topic: where it was found, without the namespace; a record of another topic is refused.
+
+        Raises:
+            DecodeError: the bytes are damaged, or of a schema or kind that is unknown here.
+        """
+        reader = self._reader_of(data)
+        if topic and reader.topic != topic:
+            raise DecodeError(f"found a record of {reader.topic}, expected one of {topic}")
+        stream = BytesIO(data)
+        stream.seek(_PREFIX.size)
+        try:
+            found: Any = schemaless_reader(
+                stream, reader.schema, None, return_record_name=True, return_record_name_override=True
+            )
+            record = reader.from_avro(found[_FIELD])
+        except Exception as error:  # fastavro lets pass whatever the damage leads to
+            raise DecodeError(f"the bytes are no record of {reader.topic}: {_reason(error)}") from error
+        if stream.tell() != len(data):
+            raise DecodeError(
+                f"{len(data) - stream.tell()} bytes are left over after a record of {reader.topic}; "
+                "its schema is not the one that its id says"
+            )
+        return record
+
+    def decode_command(self, data: bytes) -> Command:
+        """A command, in Avro or as a JSON object (``{"command": "StartWorkflow", ...}``).
+
+        In JSON, unknown fields are ignored, and a payload's ``data`` is base64.
+
+        Raises:
+            DecodeError: it is neither, or a command of a kind that is unknown here.
+        """
+        if data[:1] == _MAGIC:
+            command: Command = self.decode(data, "commands")
+            return command
+        if not data.lstrip()[:1] == b"{":
+            raise DecodeError(
+                f"found {data[:8]!r}, expected a command in Avro (a zero byte, then its schema's id) or JSON"
+            )
+        _check_size(data)
+        try:
+            command = _json_commands.decode(data)
+            self.encode(command)  # what cannot be written is refused here, and not when its turn is written
+        except Exception as error:
+            raise DecodeError(f"the JSON is no command: {_reason(error)}") from error
+        return command
+
+    def schemas(self) -> dict[str, tuple[int, str]]:
+        """For each topic the id and the schema (JSON) of what this codec writes."""
+        return {
+            topic: (self._id_of(topic), json.dumps(schema)) for topic, schema in self._own_schemas.items()
+        }
+
+    def register(self, schema_json: str, registered_id: int | None = None) -> int:
+        """Learn another version's schema of a topic, and return the id by which its records are known.
+
+        Args:
+            schema_json: the schema; its namespace says for which topic.
+            registered_id: its id in a schema registry; else its own is computed.
+
+        Raises:
+            DecodeError: it is no schema, or none whose records could be read safely.
+        """
+        try:
+            schema = json.loads(schema_json)
+            number = schema_id(schema) if registered_id is None else registered_id
+            self._known_readers[number] = self._reader(schema)
+        except Exception as error:
+            raise DecodeError(f"the schema cannot be used: {_reason(error)}") from error
+        return number
+
+    def use_ids(self, ids: Mapping[str, int]) -> None:
+        """Write the ids that a schema registry assigned to our own schemas, by topic, and read them too."""
+        for topic, number in ids.items():
+            self._known_readers[number] = self._reader(self._own_schemas[topic])
+        self._assigned.update(ids)
+        self._writers.clear()
+
+    @cached_property
+    def _own_schemas(self) -> dict[str, Json]:
+        return {topic: derive(topic, record_type) for topic, record_type in self._topics.items()}
+
+    @cached_property
+    def _infos(self) -> dict[str, inspect.Type]:
+        return {topic: inspect.type_info(record_type) for topic, record_type in self._topics.items()}
+
+    @cached_property
+    def _known_readers(self) -> dict[int, _Reader]:
+        return {schema_id(schema): self._reader(schema) for schema in self._own_schemas.values()}
+
+    def _id_of(self, topic: str) -> int:
+        return self._assigned.get(topic) or schema_id(self._own_schemas[topic])
+
+    def _writer_of(self, cls: type) -> _Writer:
+        for topic, info in self._infos.items():
+            if cls in {struct.cls for struct in structs_of(info)}:
+                prefix = _PREFIX.pack(0, self._id_of(topic))
+                schema = parse_schema(_envelope(self._own_schemas[topic]))
+                for record_cls, to_avro in EncoderCompiler(namespace_of(topic)).root(info).items():
+                    self._writers[record_cls] = _Writer(prefix, schema, to_avro)
+                return self._writers[cls]
+        raise EncodeError(f"a {cls.__name__} is no record of any topic")
+
+    def _reader(self, schema: Json) -> _Reader:
+        refuse_bombs(schema)
+        named: dict[str, Json] = {}
+        parsed: Json = parse_schema(_envelope(schema), named)
+        topic = self._topic_of(schema)
+        from_avro = DecoderCompiler(named).root(self._infos[topic], parsed["fields"][0]["type"])
+        return _Reader(topic, parsed, from_avro)
+
+    def _topic_of(self, schema: Json) -> str:
+        first = schema[0] if isinstance(schema, list) else schema
+        topics = {namespace_of(topic): topic for topic in self._topics}
+        found = first.get("namespace") or first["name"].rpartition(".")[0]
+        if found not in topics:
+            raise DecodeError(f"the schema's namespace is {found!r}, expected one of {', '.join(topics)}")
+        return topics[found]
+
+    def _reader_of(self, data: bytes) -> _Reader:
+        _check_size(data)
+        if data[:1] != _MAGIC or len(data) < _PREFIX.size:
+            raise DecodeError(f"found {data[:8]!r}, expected a zero byte and the id of a schema, 4 bytes")
+        number = _PREFIX.unpack_from(data)[1]
+        reader = self._known_readers.get(number)
+        if reader is None:
+            raise DecodeError(
+                f"no schema with the id {number} is known here; a newer version may have written it"
+            )
+        return reader
+
+
+def _envelope(schema: Json) -> Json:
+    """A record with the topic's record as its only field: the same bytes, but fastavro keeps it parsed."""
+    return {"type": "record", "name": f"{NAMESPACE}.Envelope", "fields": [{"name": _FIELD, "type": schema}]}
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > MAX_RECORD_BYTES:
+        raise DecodeError(
+            f"a record of {len(data)} bytes is too large, at most {MAX_RECORD_BYTES} are allowed"
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "they end too early"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return f"{type(error).__name__}: {error}"[:_MAX_SHOWN_CHARS]
+
+
+_json_commands: Final = msgspec.json.Decoder(Command)
+
+DEFAULT: Final = AvroCodec()
+"""The codec of this process."""
+
+encode = DEFAULT.encode
+decode = DEFAULT.decode
+decode_command = DEFAULT.decode_command
+register = DEFAULT.register
+use_ids = DEFAULT.use_ids

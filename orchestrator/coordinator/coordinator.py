@@ -1,0 +1,675 @@
+"""The write side: one synchronous loop over many partitions.
+
+A step::
+
+    1  poll            records, deliveries and changes of membership
+    2  read back       own turns that came back are committed: apply them to the store, in one batch
+    3  release         what follows from committed turns leaves: tasks, answers
+    4  own             restore and claim partitions, a slice each, so that the others go on
+    5  decide          deadlines that came and commands become turns; waiting activities find workers
+    6  append          turns are under way; deciding does not wait for them
+
+A crash between any two of them loses nothing: what was not appended is decided again by the next owner,
+what was appended counts if it lies before the next claim, what was committed and not sent is sent again.
+See ``runtime.STEP_POINTS``.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from orchestrator.codec import avro
+from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
+from orchestrator.coordinator.outflow import Outflow, Receipt
+from orchestrator.coordinator.ownership import Committed, Found, Lost, Owned, Ownership, Phase, Verdict
+from orchestrator.coordinator.partition import Entry, Partition
+from orchestrator.coordinator.runs import Definitions
+from orchestrator.coordinator.runtime import EngineClock, Runtime, new_id
+from orchestrator.coordinator.turn import (
+    Answer,
+    DispatchOrder,
+    Input,
+    LoseWorker,
+    Made,
+    TurnMaker,
+    result_reply,
+)
+from orchestrator.coordinator.turn_thread import InlineTurns, TurnHung, TurnThread
+from orchestrator.engine.outbox import Outgoing
+from orchestrator.log.port import Appender, Change, Delivery, Log, Membership, Record
+from orchestrator.log.topics import (
+    CLIENT_HEADER,
+    COMMANDS,
+    DEAD_LETTERS,
+    HISTORY,
+    REPLIES,
+    TASKS,
+    WORKER_HEADER,
+    WORKERS,
+)
+from orchestrator.protocol.commands import Command, WorkerLost
+from orchestrator.protocol.ids import partition_of
+from orchestrator.protocol.records import Marks, Turn
+from orchestrator.protocol.tasks import Beat, CoordinatorBeat, DeadLetter
+from orchestrator.store.partition_store import PartitionStore
+
+log = logging.getLogger(__name__)
+
+MAX_COMMANDS_PER_STEP = 1_000
+"""Per partition: bounds the length of a step, and so the latency of the other partitions."""
+
+MAX_DISPATCHES_PER_STEP = 2_000
+BEAT_S = 1.0
+POSITION_AFTER_S = 1.0
+"""A position is written when nothing was appended for so long, so that a busy partition writes none."""
+
+MAX_PAUSE_S = 5.0
+"""A process that was paused for longer claims its partitions anew: others may have."""
+
+DELETE_EVERY = 10_000
+"""Commands consumed before the log is told that it may let go of them."""
+
+MAX_POLL_S = 1.0
+
+
+_Work = tuple[Partition, dict[str, list[Input]], Made, list[int], list[int]]
+"""A partition's share of a step: inputs by workflow id, what they led to, and the offsets taken."""
+
+
+class Coordinator:
+    """One member of the group of coordinators. All methods but :meth:`stop` belong to one thread."""
+
+    def __init__(
+        self,
+        log_: Log,
+        folder: Path,
+        definitions: Definitions,
+        runtime: Runtime,
+        *,
+        log_id: str,
+        identity: str = "",
+        workers_end_with_log: bool = False,
+        turns: TurnThread | InlineTurns | None = None,
+        open_store: Callable[[int], PartitionStore] | None = None,
+    ) -> None:
+        """Join nothing yet.
+
+        Args:
+            log_: this member's side of the log.
+            folder: holds a store per partition; may be empty or damaged.
+            definitions: the workflow types that this process can run, by name.
+            runtime: clock and chance.
+            log_id: names the log's content; a store of another log is rebuilt.
+            identity: who this is, for people.
+            workers_end_with_log: no worker outlives the log's process (embedded): at a start, all
+                earlier incarnations are lost.
+            turns: where user code runs; default a watched thread.
+            open_store: opens the store of a partition, if not ``folder/partition``.
+        """
+        self.incarnation = new_id(runtime)
+        self.stopping = False
+        self.fatal = ""
+        self.partitions: dict[int, Partition] = {}
+        self._log, self._runtime, self._folder = log_, runtime, folder
+        self._log_id, self._identity = log_id, identity
+        self._workers_end_with_log = workers_end_with_log
+        self._open_store = open_store or self._store_in_folder
+        self._turns = turns if turns is not None else TurnThread()
+        self._clock = EngineClock(runtime)
+        self._dispatcher = Dispatcher(self.incarnation)
+        self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._turns)
+        self._outgoing: Appender = log_.appender(ordered=False)
+        self._beats = 0
+        self._next_beat_s = 0.0
+        self._last_step_s = runtime.monotonic_s()
+        self._lost_sent: dict[tuple[int, str], float] = {}
+        self._deleted: dict[int, int] = {}
+
+    def _store_in_folder(self, number: int) -> PartitionStore:
+        return PartitionStore(self._folder / f"{number:05d}", log_id=self._log_id)
+
+    # ----------------------------------------------------------------------------------------- loop
+
+    def run(self) -> None:
+        """Step until :meth:`stop`; then leave in order."""
+        self.start()
+        try:
+            while not self.stopping:
+                self.step(self.wait_s())
+        finally:
+            self.close()
+
+    def start(self) -> None:
+        """Join the group."""
+        self._log.seek(WORKERS, 0, self._log.end(WORKERS, 0))
+        self._log.join()
+
+    def stop(self) -> None:
+        """End the loop soon; may be called from any thread."""
+        self.stopping = True
+        self._log.wake()
+
+    def close(self) -> None:
+        """Tell the others, and close the stores. What is under way may still land, and counts."""
+        self._beat(stopped=True)
+        self._log.poll(0)
+        self._turns.stop()
+        for partition in self.partitions.values():
+            partition.ownership.revoke()
+            partition.runs.clear()
+            partition.store.close()
+        self.partitions.clear()
+        self._log.close()
+
+    def wait_s(self) -> float:
+        """How long the next poll may wait."""
+        now_s, now_ms = self._runtime.monotonic_s(), self._clock.now_ms()
+        wait_s = min(MAX_POLL_S, max(0.0, self._next_beat_s - now_s))
+        for partition in self.partitions.values():
+            if partition.ownership.phase is Phase.RESTORING or partition.resumes:
+                return 0.0
+            if not partition.ownership.running:
+                wait_s = min(wait_s, 0.1)
+                continue
+            if partition.pending and not partition.ownership.saturated:
+                return 0.0
+            next_ms = partition.deadlines.next_ms()
+            if next_ms is not None:
+                wait_s = min(wait_s, max(0.0, (next_ms - now_ms) / 1_000))
+            next_s = partition.next_retry_s()
+            if next_s is not None:
+                wait_s = min(wait_s, max(0.0, next_s - now_s))
+        return wait_s
+
+    def step(self, timeout_s: float = 0.0) -> None:
+        """One turn of the loop; see the module's docstring."""
+        polled = self._log.poll(timeout_s)
+        self._runtime.at("polled")
+        self._look_at_clock(timeout_s)
+        for membership in polled.memberships:
+            self._on_membership(membership)
+        for delivery in polled.deliveries:
+            self._on_delivery(delivery)
+        self._read_back(polled.records)
+        self._own()
+        self._decide()
+        self._beat_if_due()
+
+    # -------------------------------------------------------------------------------- clock, members
+
+    def _look_at_clock(self, timeout_s: float) -> None:
+        now_s = self._runtime.monotonic_s()
+        paused_s = now_s - self._last_step_s - timeout_s
+        self._last_step_s = now_s
+        if paused_s > MAX_PAUSE_S:
+            log.warning("this process was paused for %.1f s: all partitions are claimed anew", paused_s)
+        for partition in self.partitions.values():
+            partition.now_s = now_s
+            if paused_s > MAX_PAUSE_S:
+                self._incident(partition, f"paused for {paused_s:.1f} s")
+
+    def _on_membership(self, membership: Membership) -> None:
+        number = membership.partition
+        partition = self.partitions.get(number)
+        if membership.change is not Change.ASSIGNED:
+            if partition is not None:
+                partition.ownership.revoke()
+                partition.drop(self._dispatcher)
+                self._log.unseek(COMMANDS, number)
+                partition.store.close()
+                del self.partitions[number]
+            return
+        if partition is None:
+            ownership = Ownership(number, self._log, self._runtime, self.incarnation)
+            partition = Partition(number, ownership, self._open_store(number))
+            partition.now_s = self._runtime.monotonic_s()
+            self.partitions[number] = partition
+            partition.assign(membership.generation)
+        else:
+            partition.ownership.generation = membership.generation
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        token = delivery.token
+        if token is None:
+            return
+        partition = self.partitions.get(token.partition)
+        if partition is None:
+            return
+        if not isinstance(token, Receipt):
+            lost = partition.ownership.on_delivery(delivery)
+            if lost is not None:
+                self._incident(partition, lost.reason)
+            return
+        if token.nonce != partition.ownership.nonce:
+            return
+        if token.command >= 0:
+            partition.held.discard(token.command)
+        refused = partition.outflow.on_delivery(token, delivery)
+        if refused:
+            log.error("partition %d: an outgoing record was refused: %s", token.partition, refused)
+        elif token.worker:
+            self._dispatcher.dispatched(token.worker, delivery.offset)
+
+    def _incident(self, partition: Partition, reason: str) -> None:
+        """Anything unexpected has one treatment: claim anew, forget what was decided, rebuild."""
+        log.warning("partition %d is claimed anew: %s", partition.number, reason)
+        self._log.unseek(COMMANDS, partition.number)
+        partition.drop(self._dispatcher)
+        partition.ownership.incident()
+
+    # ------------------------------------------------------------------------------------ read back
+
+    def _read_back(self, records: list[Record]) -> None:
+        committed: dict[int, list[tuple[Entry, int]]] = {}
+        for record in records:
+            partition = self.partitions.get(record.partition)
+            if record.topic == WORKERS:
+                self._on_beat_record(record)
+            elif partition is None:
+                continue
+            elif record.topic == COMMANDS:
+                self._on_command_record(partition, record)
+            elif record.topic == HISTORY:
+                verdict = partition.ownership.on_record(record)
+                self._on_verdict(partition, verdict, committed)
+        if committed:
+            self._runtime.at("read-back")
+            for number, entries in committed.items():
+                self.partitions[number].apply(entries)
+            self._runtime.at("applied")
+            for number, entries in committed.items():
+                self._release(self.partitions[number], entries)
+            self._runtime.at("released")
+
+    def _on_verdict(
+        self,
+        partition: Partition,
+        verdict: Verdict | None,
+        committed: dict[int, list[tuple[Entry, int]]],
+    ) -> None:
+        if isinstance(verdict, Committed):
+            committed.setdefault(partition.number, []).append((verdict.entry, verdict.offset))
+        elif isinstance(verdict, Found):
+            self._clock.observe(partition.fold([verdict]))
+        elif isinstance(verdict, Owned):
+            self._on_owned(partition, verdict.offset)
+        elif isinstance(verdict, Lost):
+            entries = committed.pop(partition.number, [])
+            if entries:
+                partition.apply(entries)
+            self._incident(partition, verdict.reason)
+
+    def _release(self, partition: Partition, entries: list[tuple[Entry, int]]) -> None:
+        for entry, offset in entries:
+            if entry.outgoing:
+                self._send(partition, offset, entry.outgoing)
+            for answer in entry.answers:
+                self._answer(partition, answer, offset)
+            draft = entry.draft
+            if draft is not None and not draft.is_open:
+                state = draft.run.state
+                for command in partition.waiters_of(state.run_id):
+                    if command.reply_to is not None:
+                        reply = msgspec.structs.replace(
+                            result_reply(state.run_id, state.status, state.close),
+                            client_id=command.reply_to.client_id,
+                            request_id=command.request_id,
+                        )
+                        self._answer(partition, Answer(command.reply_to, reply), offset)
+
+    def _send(self, partition: Partition, offset: int, outgoing: list[Outgoing]) -> None:
+        sent = partition.outflow.expect(offset, len(outgoing))
+        for out in outgoing:
+            task = out.task
+            receipt = Receipt(partition.number, partition.ownership.nonce, sent, task.worker)
+            key = f"{task.run_id}/{task.activity_id}/{task.attempt}/{task.dispatch}".encode()
+            headers = {WORKER_HEADER: task.worker.encode()}
+            self._outgoing.append(TASKS, out.inbox, key, avro.encode(task), headers, receipt)
+
+    def _answer(self, partition: Partition, answer: Answer, offset: int) -> None:
+        reply = msgspec.structs.replace(answer.reply, partition=partition.number, offset=offset)
+        headers = {CLIENT_HEADER: answer.reply_to.client_id.encode()}
+        key = reply.request_id.encode()
+        self._outgoing.append(REPLIES, answer.reply_to.partition, key, avro.encode(reply), headers)
+
+    # -------------------------------------------------------------------------------------- own
+
+    def _own(self) -> None:
+        for partition in self.partitions.values():
+            if partition.ownership.phase is Phase.RESTORING:
+                self._clock.observe(partition.fold(partition.ownership.restore_slice()))
+            elif (lost := partition.ownership.tick()) is not None:
+                self._incident(partition, lost.reason)
+
+    def _on_owned(self, partition: Partition, offset: int) -> None:
+        """The claim is read back: rebuild what is in memory, send again what may not have left."""
+        partition.own(self._dispatcher)
+        self._runtime.at("owned")
+        first = partition.outflow.sent_through + 1
+        partition.outflow = Outflow(partition.outflow.sent_through)
+        for turn_offset, turn in self._turns_between(partition.number, first, offset):
+            outgoing = partition.outgoing_again(turn)
+            if outgoing:
+                self._send(partition, turn_offset, outgoing)
+        self._log.seek(COMMANDS, partition.number, partition.next_command)
+        partition.last_append_s = self._runtime.monotonic_s()
+        if self._workers_end_with_log:
+            self._lose_workers(partition, unseen=True)
+
+    def _turns_between(self, number: int, first: int, end: int) -> Iterable[tuple[int, Turn]]:
+        while first < end:
+            records = self._log.read(HISTORY, number, first, 500)
+            if not records:
+                return
+            for record in records:
+                first = record.offset + 1
+                if record.offset < end and record.value is not None:
+                    decoded = avro.decode(record.value)
+                    if isinstance(decoded, Turn) and decoded.parts:
+                        yield record.offset, decoded
+
+    # ---------------------------------------------------------------------------------------- beats
+
+    def _on_beat_record(self, record: Record) -> None:
+        if record.value is None:
+            return
+        try:
+            beat: Beat = avro.decode(record.value, WORKERS)
+        except avro.DecodeError as error:
+            self._dead_letter(record, f"undecodable beat: {error}", None)
+            return
+        self._dispatcher.on_beat(beat)
+        if isinstance(beat, CoordinatorBeat) and beat.coordinator != self.incarnation:
+            return
+        for partition in self.partitions.values():
+            if partition.ownership.running:
+                self._lose_workers(partition, unseen=False)
+
+    def _lose_workers(self, partition: Partition, *, unseen: bool) -> None:
+        """Death is a command: it is decided after every completion that was appended before it."""
+        now_s = self._runtime.monotonic_s()
+        for worker in self._dispatcher.workers_to_lose(partition.number, unseen=unseen):
+            sent_s = self._lost_sent.get((partition.number, worker))
+            if sent_s is not None and now_s - sent_s < 10:
+                continue
+            self._lost_sent[partition.number, worker] = now_s
+            command = WorkerLost(
+                request_id=f"lost/{worker}", identity="engine", worker=worker, partition=partition.number
+            )
+            log.info("partition %d: worker %s is lost", partition.number, worker)
+            self._outgoing.append(COMMANDS, partition.number, worker.encode(), avro.encode(command))
+
+    def _beat_if_due(self) -> None:
+        now_s = self._runtime.monotonic_s()
+        if now_s >= self._next_beat_s:
+            self._next_beat_s = now_s + BEAT_S
+            self._beat()
+
+    def _beat(self, *, stopped: bool = False) -> None:
+        self._beats += 1
+        beat = CoordinatorBeat(
+            coordinator=self.incarnation,
+            identity=self._identity,
+            number=self._beats,
+            partitions=tuple(
+                sorted(number for number, found in self.partitions.items() if found.ownership.running)
+            ),
+            workflow_types=tuple(sorted(self._maker.definitions)),
+            backlogs=self._dispatcher.backlogs(),
+            stopped=stopped,
+        )
+        self._outgoing.append(WORKERS, 0, self.incarnation.encode(), avro.encode(beat))
+
+    # --------------------------------------------------------------------------------------- decide
+
+    def _on_command_record(self, partition: Partition, record: Record) -> None:
+        if record.offset >= partition.next_command:
+            partition.next_command = record.offset + 1
+            if record.offset >= partition.marks.commands and record.offset not in partition.covered:
+                partition.pending.append(record)
+
+    def _decide(self) -> None:
+        """Make the turns of all partitions that run, let waiting activities find workers, append."""
+        now_ms = self._clock.now_ms()
+        work: list[_Work] = []
+        for partition in self.partitions.values():
+            if not partition.ownership.running or partition.ownership.saturated:
+                continue
+            inputs = partition.inputs(now_ms, MAX_COMMANDS_PER_STEP)
+            offsets, late = self._take_commands(partition, inputs)
+            if inputs or offsets or late:
+                work.append((partition, inputs, Made(), offsets, late))
+        if work:
+            self._make_turns(work, now_ms)
+        made_by = {partition.number: made for partition, _, made, _, _ in work}
+        self._dispatch_waiting(made_by, now_ms)
+        if made_by:
+            self._runtime.at("decided")
+        offsets_by = {partition.number: (offsets, late) for partition, _, _, offsets, late in work}
+        for number, made in made_by.items():
+            offsets, late = offsets_by.get(number, ([], []))
+            self._append(self.partitions[number], made, offsets, late, now_ms)
+        if made_by:
+            self._runtime.at("appended")
+        for partition in self.partitions.values():
+            if partition.ownership.running:
+                self._write_position_if_idle(partition, now_ms)
+
+    def _make_turns(self, work: list[_Work], now_ms: int) -> None:
+        """Run the batch on the turn thread; leaves in ``work`` what can be used of it."""
+
+        broken: list[tuple[Partition, str, str]] = []
+
+        def batch() -> None:
+            for partition, inputs, made, _, _ in work:
+                for workflow_id, given in inputs.items():
+                    try:
+                        self._maker.make(partition, workflow_id, given, now_ms, made)
+                    except Exception:
+                        broken.append((partition, workflow_id, traceback.format_exc()))
+                        break
+
+        try:
+            self._turns.call(batch)
+        except TurnHung as hung:
+            self.fatal = str(hung)
+            log.error("%s; this process should be restarted", hung)
+            for partition, *_ in work:
+                partition.suspects.add(hung.run_id)
+                self._incident(partition, "a turn did not end")
+            work.clear()
+            return
+        for partition, workflow_id, trace in broken:
+            log.error(
+                "partition %d: commands of workflow %r are set aside: %s",
+                partition.number,
+                workflow_id,
+                trace,
+            )
+            partition.poisoned[workflow_id] = trace
+            self._incident(partition, f"the rules failed on a command of workflow {workflow_id!r}")
+        work[:] = [item for item in work if item[0].ownership.running]
+        for partition, inputs, made, _, _ in work:
+            self._account(partition, made)
+            for workflow_id in inputs:
+                self._look_after(partition, workflow_id)
+
+    def _account(self, partition: Partition, made: Made) -> None:
+        """Slots that are free again, activities that wait, and what else drafts changed."""
+        for draft in made.drafts:
+            state = draft.run.state
+            for worker, activity_id in draft.changes.freed:
+                ref = ActivityRef(partition.number, state.workflow_id, state.run_id, activity_id)
+                self._dispatcher.freed(ref, worker)
+        for ref, task_queue, priority, since_ms in made.waiting:
+            self._dispatcher.wait(ref, task_queue, priority, since_ms)
+        for run_id, command in made.waiters:
+            partition.await_result(run_id, command)
+        for workflow_id in made.replaying:
+            partition.resumes[workflow_id] = None
+        for warning in made.warnings:
+            log.warning("%s", warning)
+
+    def _look_after(self, partition: Partition, workflow_id: str) -> None:
+        run = partition.runs.get(workflow_id)
+        if run is None:
+            return
+        if run.state.blocked is not None:
+            partition.retry_later(run)
+        elif not run.state.is_open and not run.pinned and run.replay is None:
+            partition.runs.release(run)
+        partition.runs.trim()
+
+    def _take_commands(
+        self, partition: Partition, inputs: dict[str, list[Input]]
+    ) -> tuple[list[int], list[int]]:
+        """Decode commands and put them with the inputs of their workflow id.
+
+        Returns the offsets taken, and those of them that only the step's last record may cover.
+        """
+        offsets: list[int] = []
+        late: list[int] = []
+        count = self._log.partitions(COMMANDS)
+        while partition.pending and len(offsets) < MAX_COMMANDS_PER_STEP:
+            record = partition.pending.popleft()
+            offsets.append(record.offset)
+            command = self._decode_command(partition, record)
+            if command is None:
+                continue
+            if isinstance(command, WorkerLost):
+                late.append(record.offset)
+                self._on_worker_lost(partition, command, inputs)
+                continue
+            if command.workflow_id in partition.poisoned:
+                self._dead_letter(record, partition.poisoned[command.workflow_id], partition)
+                continue
+            home = partition_of(command.workflow_id, count)
+            if home != partition.number:
+                self._forward(partition, record, command, home)
+                continue
+            inputs.setdefault(command.workflow_id, []).append(Input(command, record.offset))
+        return offsets, late
+
+    def _decode_command(self, partition: Partition, record: Record) -> Command | None:
+        try:
+            command = avro.decode_command(record.value or b"")
+            if not isinstance(command, WorkerLost) and not command.workflow_id:
+                raise avro.DecodeError("the command names no workflow id")
+        except avro.DecodeError as error:
+            self._dead_letter(record, str(error), partition)
+            return None
+        if not command.request_id:
+            request_id = f"{record.topic}-{record.partition}-{record.offset}"
+            command = msgspec.structs.replace(command, request_id=request_id)
+        return command
+
+    def _on_worker_lost(
+        self, partition: Partition, command: WorkerLost, inputs: dict[str, list[Input]]
+    ) -> None:
+        for ref in self._dispatcher.open_on(command.worker, partition.number):
+            given = Input(LoseWorker(command.worker), run_id=ref.run_id)
+            found = inputs.setdefault(ref.workflow_id, [])
+            if given not in found:
+                found.append(given)
+        self._lost_sent.pop((partition.number, command.worker), None)
+
+    def _forward(self, partition: Partition, record: Record, command: Command, home: int) -> None:
+        """A command on the wrong partition is never decided there."""
+        partition.held.add(record.offset)
+        receipt = Receipt(partition.number, partition.ownership.nonce, command=record.offset)
+        self._outgoing.append(COMMANDS, home, record.key, avro.encode(command), None, receipt)
+
+    def _dead_letter(self, record: Record, reason: str, partition: Partition | None) -> None:
+        log.warning("%s-%d at %d: %s", record.topic, record.partition, record.offset, reason)
+        letter = DeadLetter(
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=reason,
+            key=record.key,
+            value=(record.value or b"")[: 512 * 1024],
+            time_ms=record.time_ms,
+        )
+        receipt = None
+        if partition is not None:
+            partition.held.add(record.offset)
+            receipt = Receipt(partition.number, partition.ownership.nonce, command=record.offset)
+        key = f"{record.topic}-{record.partition}-{record.offset}".encode()
+        self._outgoing.append(DEAD_LETTERS, 0, key, avro.encode(letter), None, receipt)
+
+    def _dispatch_waiting(self, made_by: dict[int, Made], now_ms: int) -> None:
+        running = [number for number, found in self.partitions.items() if found.ownership.running]
+        orders: dict[tuple[int, str, str], list[tuple[int, str, int]]] = {}
+        for ref, worker, inbox in self._dispatcher.assign(running, MAX_DISPATCHES_PER_STEP):
+            wanted = orders.setdefault((ref.partition, ref.workflow_id, ref.run_id), [])
+            wanted.append((ref.activity_id, worker, inbox))
+        for (number, workflow_id, run_id), wanted in orders.items():
+            made = made_by.setdefault(number, Made())
+            order = Input(DispatchOrder(tuple(wanted)), run_id=run_id)
+            self._maker.make(self.partitions[number], workflow_id, [order], now_ms, made)
+
+    def _append(
+        self, partition: Partition, made: Made, offsets: list[int], late: list[int], now_ms: int
+    ) -> None:
+        """Append the drafts of a step; answers that wait for something get it here."""
+        marks = self._marks(partition, made, offsets, late)
+        sent_through = partition.outflow.sent_through
+        for draft, mark in zip(made.drafts, marks, strict=True):
+            partition.seal(draft, Marks(commands=mark), sent_through)
+        if made.drafts:
+            partition.last_append_s = partition.now_s
+            partition.written_marks = Marks(commands=marks[-1])
+            partition.written_sent_through = sent_through
+        if made.covered:
+            if made.drafts:
+                partition.ownership.last_entry().answers.extend(made.covered)
+            else:
+                self._write_position(partition, made.covered, now_ms)
+        if made.live:
+            entry: Entry | None = partition.ownership.last_entry()
+            if entry is not None:
+                entry.answers.extend(made.live)
+            else:
+                for answer in made.live:
+                    self._answer(partition, answer, partition.ownership.next_offset - 1)
+
+    def _marks(self, partition: Partition, made: Made, offsets: list[int], late: list[int]) -> list[int]:
+        """The low-water mark of each draft: below it, everything is covered by it or earlier ones."""
+        low = self._low_water(partition)
+        marks = []
+        last = len(made.drafts) - 1
+        for place in range(last, -1, -1):
+            marks.append(low)
+            draft = made.drafts[place]
+            low = min([low, *draft.offsets])
+            if place == last:
+                low = min([low, *late])
+        return marks[::-1]
+
+    def _low_water(self, partition: Partition) -> int:
+        """Below it, every command was decided, set aside, or forwarded and acknowledged."""
+        low = partition.pending[0].offset if partition.pending else partition.next_command
+        return min([low, *partition.held])
+
+    def _write_position(self, partition: Partition, answers: list[Answer], now_ms: int) -> None:
+        marks = Marks(commands=self._low_water(partition))
+        partition.append_position(marks, partition.outflow.sent_through, now_ms, answers)
+        partition.written_marks, partition.written_sent_through = marks, partition.outflow.sent_through
+        partition.last_append_s = partition.now_s
+
+    def _write_position_if_idle(self, partition: Partition, now_ms: int) -> None:
+        if partition.now_s - partition.last_append_s < POSITION_AFTER_S or partition.ownership.in_flight:
+            return
+        low = self._low_water(partition)
+        moved = low > partition.written_marks.commands
+        if moved or partition.outflow.sent_through > partition.written_sent_through:
+            self._write_position(partition, [], now_ms)
+        deleted = self._deleted.get(partition.number, 0)
+        if partition.marks.commands - deleted >= DELETE_EVERY:
+            self._log.delete_records(COMMANDS, partition.number, partition.marks.commands)
+            self._deleted[partition.number] = partition.marks.commands

@@ -1,0 +1,315 @@
+"""Who owns a partition: the log itself decides (the claim protocol).
+
+::
+
+    IDLE ──assign──▶ RESTORING ──at the end: append a claim──▶ CLAIMING ──own claim read back──▶ RUNNING
+      ▲                  ▲                                        │  ▲                             │
+      │                  │                      a foreign claim   ▼  │ 1–6 s, membership proven    │
+      └──revoke (from anywhere)                 is valid:       OUTBID                             │
+                                                                  ▲──foreign claim─────────────────┤
+                                               CLAIMING ◀──anything else unexpected────────────────┘
+
+What a record means follows from the rule of validity alone. While RUNNING, the owner appends turns
+with growing ``seq`` and reads them back; one that comes back under its own claim is committed. Anything
+unexpected has one treatment: abandon the appender, claim anew, and rebuild from what is read back. What
+was in flight is then before that claim, and counts, or after it, and does not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from orchestrator.codec import avro
+from orchestrator.coordinator.runtime import Runtime, new_id
+from orchestrator.engine.validity import Validity
+from orchestrator.log.port import Appender, Delivery, Log, Outcome, Record
+from orchestrator.log.topics import HISTORY
+from orchestrator.protocol.records import Claim, HistoryRecord, Marks, Position, Turn, history_key
+
+ACK_DEADLINE_S = 10.0
+"""An append without an outcome for so long is an incident: our own deadline, for the client's own one
+would drop records out of the middle of a batch."""
+
+RESTORE_SLICE_RECORDS = 500
+"""Records read per step while restoring, so that other partitions go on."""
+
+OUTBID_WAIT_S = (1.0, 6.0)
+"""After a foreign claim: long enough for the group to settle, random so that two do not duel for ever."""
+
+MAX_IN_FLIGHT_TURNS = 1_000
+MAX_IN_FLIGHT_BYTES = 8 * 1024 * 1024
+"""Above either, commands are not polled: bounds memory and the time to drain."""
+
+
+class Phase(Enum):
+    """Where this process stands with a partition."""
+
+    IDLE = "idle"
+    RESTORING = "restoring"
+    CLAIMING = "claiming"
+    OUTBID = "outbid"
+    RUNNING = "running"
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """An entry of this owner's came back: it counts."""
+
+    entry: Any
+    offset: int
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A valid record that this process did not write under its present claim: to be folded."""
+
+    record: Turn | Position
+    offset: int
+
+
+class Owned(msgspec.Struct, frozen=True):
+    """The claim came back: everything valid before it is the whole truth."""
+
+    offset: int
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """What was decided and not yet read back must be forgotten."""
+
+    reason: str
+
+
+Verdict = Committed | Found | Owned | Lost
+
+
+class _Flight(msgspec.Struct):
+    """A record under way. ``entry`` is set for the last record of what was appended together."""
+
+    key: bytes
+    size_bytes: int
+    since_s: float
+    entry: Any = None
+    acknowledged: bool = False
+
+
+class _Token(msgspec.Struct, frozen=True):
+    """Ties a delivery to the claim under which the record was appended."""
+
+    partition: int
+    nonce: str
+    flight: _Flight | None
+
+
+class Ownership:
+    """One partition's claim and what is under way under it."""
+
+    def __init__(self, partition: int, log: Log, runtime: Runtime, owner: str) -> None:
+        """Own nothing yet; ``owner`` is this process's incarnation."""
+        self.partition = partition
+        self.phase = Phase.IDLE
+        self.validity = Validity()
+        self.next_offset = 0
+        self.generation = -1
+        self.claims = 0
+        self._log, self._runtime, self._owner = log, runtime, owner
+        self._nonce = ""
+        self._seq = 0
+        self._appender: Appender | None = None
+        self._flights: deque[_Flight] = deque()
+        self._unacknowledged: deque[_Flight] = deque()
+        self._claim_since_s = 0.0
+        self._retry_at_s = 0.0
+        self.in_flight_bytes = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether turns may be decided and appended."""
+        return self.phase is Phase.RUNNING
+
+    @property
+    def in_flight(self) -> int:
+        """Records appended and not yet read back."""
+        return len(self._flights)
+
+    @property
+    def saturated(self) -> bool:
+        """Whether so much is in flight that commands must wait."""
+        return len(self._flights) >= MAX_IN_FLIGHT_TURNS or self.in_flight_bytes >= MAX_IN_FLIGHT_BYTES
+
+    @property
+    def nonce(self) -> str:
+        """The present claim's nonce: results of threads and callbacks carry it."""
+        return self._nonce
+
+    def last_entry(self) -> Any:
+        """The newest entry in flight, or None."""
+        return self._flights[-1].entry if self._flights else None
+
+    # ----------------------------------------------------------------------------------- membership
+
+    def assign(self, generation: int, validity: Validity, next_offset: int) -> None:
+        """The group says that this process should try; begin from the store's checkpoint."""
+        self.generation = generation
+        self.validity, self.next_offset = validity, next_offset
+        self.phase = Phase.RESTORING
+
+    def revoke(self) -> None:
+        """The group says that another process should try. What is under way may still land."""
+        self._drop_claim()
+        self._log.unseek(HISTORY, self.partition)
+        self.phase = Phase.IDLE
+
+    def incident(self) -> None:
+        """Something unexpected: claim anew. The caller drops what it decided and rebuilds."""
+        if self.phase in (Phase.RUNNING, Phase.CLAIMING):
+            self._claim()
+
+    def _drop_claim(self) -> None:
+        if self._appender is not None:
+            self._appender.abandon()
+            self._appender = None
+        self._nonce = ""
+        self._flights.clear()
+        self._unacknowledged.clear()
+        self.in_flight_bytes = 0
+
+    # -------------------------------------------------------------------------------------- restore
+
+    def restore_slice(self) -> Iterator[Found]:
+        """Read on towards the end of history; at the end, claim the partition."""
+        records = self._log.read(HISTORY, self.partition, self.next_offset, RESTORE_SLICE_RECORDS)
+        for record in records:
+            self.next_offset = record.offset + 1
+            if record.value is None:
+                continue
+            decoded = _decode(record)
+            if self.validity.judge(decoded) and not isinstance(decoded, Claim):
+                yield Found(decoded, record.offset)
+        if not records:
+            self._log.seek(HISTORY, self.partition, self.next_offset)
+            self._claim()
+
+    def _claim(self) -> None:
+        """Append a claim, alone: a producer's first batch has no protection against reordering."""
+        self._drop_claim()
+        self.phase = Phase.CLAIMING
+        self._nonce = new_id(self._runtime)
+        self._seq = 0
+        self._appender = self._log.appender(ordered=True)
+        self._claim_since_s = self._runtime.monotonic_s()
+        claim = Claim(
+            epoch=self.validity.epoch + 1,
+            nonce=self._nonce,
+            owner=self._owner,
+            generation=self.generation,
+            time_ms=self._runtime.wall_ms(),
+        )
+        self._append(history_key(claim), avro.encode(claim), None)
+        self._runtime.at("claimed")
+
+    def tick(self) -> Lost | None:
+        """Look at the clock: claims to be repeated, acknowledgements that are overdue."""
+        now_s = self._runtime.monotonic_s()
+        if self.phase is Phase.OUTBID and now_s >= self._retry_at_s:
+            if self._log.confirm_membership(self.partition):
+                self._claim()
+            else:
+                self._retry_at_s = now_s + self._wait_s()
+        elif self.phase is Phase.CLAIMING and now_s - self._claim_since_s > ACK_DEADLINE_S:
+            self._claim()
+        elif self.phase is Phase.RUNNING and self._unacknowledged:
+            waiting_s = now_s - self._unacknowledged[0].since_s
+            if waiting_s > ACK_DEADLINE_S:
+                return Lost(f"no acknowledgement for {waiting_s:.0f} s")
+        return None
+
+    def _wait_s(self) -> float:
+        low, high = OUTBID_WAIT_S
+        return low + (high - low) * self._runtime.random.random()
+
+    # -------------------------------------------------------------------------------------- running
+
+    def header(self) -> tuple[int, int]:
+        """(epoch, seq) of the next record to append."""
+        self._seq += 1
+        return self.validity.epoch, self._seq
+
+    def append(self, records: Sequence[Turn | Position], values: list[bytes], entry: Any) -> None:
+        """Append records that belong together; ``entry`` comes back when the last one is committed."""
+        for place, (record, value) in enumerate(zip(records, values, strict=True)):
+            last = place == len(records) - 1
+            flight = _Flight(
+                history_key(record), len(value), self._runtime.monotonic_s(), entry if last else None
+            )
+            self._flights.append(flight)
+            self._unacknowledged.append(flight)
+            self.in_flight_bytes += flight.size_bytes
+            self._append(flight.key, value, flight)
+
+    def _append(self, key: bytes, value: bytes, flight: _Flight | None) -> None:
+        assert self._appender is not None
+        token = _Token(self.partition, self._nonce, flight)
+        self._appender.append(HISTORY, self.partition, key, value, token=token)
+
+    def on_delivery(self, delivery: Delivery) -> Lost | None:
+        """The outcome of an append; those of former claims are of no interest."""
+        token: _Token = delivery.token
+        if token.nonce != self._nonce:
+            return None
+        if delivery.outcome is Outcome.DELIVERED:
+            if token.flight is not None:
+                token.flight.acknowledged = True
+                while self._unacknowledged and self._unacknowledged[0].acknowledged:
+                    self._unacknowledged.popleft()
+            return None
+        return Lost(f"append to history: {delivery.outcome.value}: {delivery.error}")
+
+    def on_record(self, record: Record) -> Verdict | None:
+        """The next record of history, in offset order, as it is read back."""
+        if record.offset < self.next_offset:
+            return None
+        self.next_offset = record.offset + 1
+        if record.value is None:
+            return None
+        if self._flights and self._flights[0].key == record.key:
+            flight = self._flights.popleft()
+            self.in_flight_bytes -= flight.size_bytes
+            self.validity.seq += 1
+            return Committed(flight.entry, record.offset) if flight.entry is not None else None
+        return self._on_foreign(_decode(record), record.offset)
+
+    def _on_foreign(self, decoded: HistoryRecord, offset: int) -> Verdict | None:
+        valid = self.validity.judge(decoded)
+        if not valid:
+            return None
+        if not isinstance(decoded, Claim):
+            if self.phase is Phase.RUNNING:
+                return Lost(f"history has a record of this claim that is not in flight at {offset}")
+            return Found(decoded, offset)
+        if decoded.nonce == self._nonce:
+            self.phase = Phase.RUNNING
+            self.claims += 1
+            return Owned(offset)
+        if self.phase in (Phase.RUNNING, Phase.CLAIMING):
+            self._drop_claim()
+            self.phase = Phase.OUTBID
+            self._retry_at_s = self._runtime.monotonic_s() + self._wait_s()
+        return Lost(f"{decoded.owner} claimed the partition")
+
+
+def _decode(record: Record) -> HistoryRecord:
+    assert record.value is not None
+    decoded = avro.decode(record.value)
+    if not isinstance(decoded, Claim | Turn | Position):
+        raise avro.DecodeError(f"history holds a {type(decoded).__name__} at offset {record.offset}")
+    return decoded
+
+
+def next_marks(marks: Marks, commands: int) -> Marks:
+    """Marks that have moved on in ``commands``; they never go back."""
+    if commands <= marks.commands:
+        return marks
+    return Marks(commands=commands, commands_tx=marks.commands_tx)

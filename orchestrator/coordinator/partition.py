@@ -1,0 +1,405 @@
+"""One partition of a coordinator: what it has read, what it holds in memory, what is in flight.
+
+In memory are runs, deadlines and requests ahead of the store; all of it is dropped and rebuilt from the
+store when the claim changes. ``Entry`` ties a turn in flight to everything that happens when it is read
+back: rows for the store, then tasks and answers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from orchestrator.codec import avro
+from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
+from orchestrator.coordinator.outflow import Outflow
+from orchestrator.coordinator.ownership import Found, Ownership, next_marks
+from orchestrator.coordinator.runs import Run, Runs
+from orchestrator.coordinator.turn import Answer, Draft, Input, Resume
+from orchestrator.engine import activity, decider, outbox
+from orchestrator.engine.outbox import Outgoing
+from orchestrator.engine.state import ActivityPhase, ActivityState, Changes, RunState
+from orchestrator.engine.validity import Validity
+from orchestrator.log.port import Record
+from orchestrator.protocol.commands import AwaitResult, Rejection
+from orchestrator.protocol.events import ActivityScheduled
+from orchestrator.protocol.records import MAX_PART_BYTES, Marks, Position, Turn
+from orchestrator.protocol.tasks import CancelTask
+from orchestrator.store.partition_store import (
+    Checkpoint,
+    PartitionStore,
+    Row,
+    encode_state,
+    rows_of,
+)
+from orchestrator.store.timers import Deadlines
+
+log = logging.getLogger(__name__)
+
+REJECTIONS_KEPT_S = 600.0
+"""For so long a client's repeat of a refused command is refused likewise."""
+
+MAX_REJECTIONS_KEPT = 100_000
+"""Bounds the memory that refused commands can take; the oldest are forgotten first."""
+
+MAX_WAIT_S = 20.0
+"""A client that awaits a result repeats its command within this time."""
+
+
+class Entry(msgspec.Struct, eq=False):
+    """A turn (or a position: ``draft`` None) in flight, and what happens once it is committed."""
+
+    marks: Marks
+    sent_through: int
+    rows: list[Row]
+    draft: Draft | None = None
+    outgoing: list[Outgoing] = []
+    answers: list[Answer] = []
+
+
+class Partition:
+    """Everything that a coordinator knows of one partition."""
+
+    def __init__(self, number: int, ownership: Ownership, store: PartitionStore) -> None:
+        """``store`` stands where its checkpoint says."""
+        self.number = number
+        self.ownership = ownership
+        self.store = store
+        self.suspects: set[str] = set()
+        self.poisoned: dict[str, str] = {}
+        self.now_s = 0.0
+        self._rejections: dict[tuple[str, str], tuple[float, Rejection]] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        checkpoint = self.store.checkpoint
+        self.runs = Runs(self.store)
+        self.deadlines = Deadlines(self.store)
+        self.outflow = Outflow(checkpoint.sent_through)
+        self.marks = checkpoint.marks
+        self.covered = set(checkpoint.covered)
+        self.parts: list[Turn] = list(checkpoint.parts)
+        self.pending: deque[Record] = deque()
+        self.held: set[int] = set()
+        self.next_command = self.marks.commands
+        self.resumes: dict[str, None] = {}
+        self.last_append_s = 0.0
+        self.written_marks = self.marks
+        self.written_sent_through = checkpoint.sent_through
+        self.seeking_commands = False
+        self._requests: dict[tuple[str, str], Draft] = {}
+        self._waiters: dict[str, list[tuple[float, AwaitResult]]] = {}
+        self._blocked: list[tuple[float, str]] = []
+        self._folding: dict[str, RunState] = {}
+
+    def drop(self, dispatcher: Dispatcher) -> None:
+        """Forget everything that runs ahead of the store."""
+        self.runs.clear()
+        dispatcher.drop_partition(self.number)
+        self._reset()
+
+    def assign(self, generation: int) -> None:
+        """Begin to restore from the store's checkpoint."""
+        self._reset()
+        found = self.store.checkpoint
+        validity = Validity(epoch=found.epoch, nonce=found.nonce, seq=found.seq, generation=found.generation)
+        self.ownership.assign(generation, validity, found.offset)
+
+    # -------------------------------------------------------------------------------------- restore
+
+    def fold(self, found: Iterable[Found]) -> int:
+        """Apply valid records that were read, not decided, here; returns the newest time in them."""
+        rows: list[Row] = []
+        newest_ms = 0
+        for item in found:
+            record = item.record
+            newest_ms = max(newest_ms, record.time_ms)
+            if isinstance(record, Position):
+                self._move_marks(record.marks, record.sent_through, ())
+                continue
+            if record.part == 0:
+                self.parts = []
+            self.parts.append(record)
+            if record.parts:
+                rows.extend(self._fold_turn(_joined(self.parts, record.parts)))
+                self.parts = []
+        self._apply(rows)
+        return newest_ms
+
+    def _fold_turn(self, turn: Turn | None) -> list[Row]:
+        if turn is None:
+            return []
+        self._move_marks(turn.marks, turn.sent_through, [cause.offset for cause in turn.causes])
+        state = self._folding.get(turn.run_id) or self.store.state(turn.run_id)
+        changes = Changes()
+        try:
+            state = decider.evolve(state, turn, changes)
+        except ValueError as error:
+            log.warning("partition %d: a run is ignored, for history has a gap: %s", self.number, error)
+            return []
+        self._folding[turn.run_id] = state
+        if not state.is_open:
+            del self._folding[turn.run_id]
+        return rows_of(turn, changes, state=encode_state(state), is_open=state.is_open)
+
+    def _move_marks(self, marks: Marks, sent_through: int, offsets: Sequence[int]) -> None:
+        self.marks = next_marks(self.marks, marks.commands)
+        self.covered.update(offset for offset in offsets if offset >= self.marks.commands)
+        self.covered = {offset for offset in self.covered if offset >= self.marks.commands}
+        self.outflow.sent_through = max(self.outflow.sent_through, sent_through)
+
+    def _apply(self, rows: list[Row]) -> None:
+        validity = self.ownership.validity
+        checkpoint = Checkpoint(
+            log_id=self.store.checkpoint.log_id,
+            offset=self.ownership.next_offset,
+            epoch=validity.epoch,
+            nonce=validity.nonce,
+            generation=validity.generation,
+            seq=validity.seq,
+            marks=self.marks,
+            sent_through=self.outflow.sent_through,
+            covered=tuple(sorted(self.covered)),
+            parts=tuple(self.parts),
+        )
+        self.store.apply(rows, checkpoint)
+
+    def own(self, dispatcher: Dispatcher) -> None:
+        """The claim came back: everything valid is in the store. Take stock of all open runs."""
+        self._apply([])
+        self._folding.clear()
+        sent_through, covered, marks = self.outflow.sent_through, self.covered, self.marks
+        dispatcher.drop_partition(self.number)
+        self._reset()
+        self.marks, self.covered, self.next_command = marks, covered, marks.commands
+        self.outflow = Outflow(sent_through)
+        for run_id in self.store.open_runs():
+            state = self.store.state(run_id)
+            if state is not None:
+                self._take_stock(state, dispatcher)
+
+    def _take_stock(self, state: RunState, dispatcher: Dispatcher) -> None:
+        for found in state.activities.values():
+            ref = ActivityRef(self.number, state.workflow_id, state.run_id, found.activity_id)
+            if found.phase is ActivityPhase.DISPATCHED:
+                dispatcher.taken(ref, found.worker)
+            elif found.phase is ActivityPhase.WAITING and not found.cancel_requested:
+                scheduled = found.scheduled
+                dispatcher.wait(ref, scheduled.task_queue, scheduled.priority, found.scheduled_time_ms)
+        if state.blocked is not None or state.deferred_from or activity.decide_settle(state):
+            self.resumes[state.workflow_id] = None
+
+    def outgoing_again(self, turn: Turn) -> list[Outgoing]:
+        """What a committed turn sent and must send again: tasks of open attempts, and cancellations."""
+        stored = self.store.turn(turn.run_id, turn.turn)
+        state = self.store.state(turn.run_id)
+        if stored is None or state is None or not outbox.has_outgoing(stored):
+            return []
+        if (stored.epoch, stored.seq) != (turn.epoch, turn.seq):
+            return []
+        return [
+            out
+            for out in outbox.outgoing(stored, state.workflow_type, self._scheduled_in(turn.run_id))
+            if isinstance(out.task, CancelTask) or _is_open(state.activities.get(out.task.activity_id), out)
+        ]
+
+    def _scheduled_in(self, run_id: str) -> Callable[[int], tuple[ActivityScheduled, int]]:
+        def find(event_id: int) -> tuple[ActivityScheduled, int]:
+            found = self.store.scheduled(run_id, event_id)
+            if found is None:
+                raise LookupError(f"run {run_id} has no ActivityScheduled with event id {event_id}")
+            return found
+
+        return find
+
+    # ------------------------------------------------------------------------------------- requests
+
+    def request_in_flight(self, workflow_id: str, request_id: str) -> Draft | None:
+        """The draft in flight that a request led to."""
+        return self._requests.get((workflow_id, request_id))
+
+    def note_request(self, workflow_id: str, request_id: str, draft: Draft) -> None:
+        """A request led to a draft."""
+        self._requests[workflow_id, request_id] = draft
+
+    def rejection_of(self, workflow_id: str, request_id: str) -> Rejection | None:
+        """The answer to a request that was refused lately."""
+        found = self._rejections.get((workflow_id, request_id))
+        return found[1] if found is not None else None
+
+    def note_rejection(self, workflow_id: str, request_id: str, rejection: Rejection) -> None:
+        """A request was refused."""
+        self._rejections[workflow_id, request_id] = (self.now_s + REJECTIONS_KEPT_S, rejection)
+        while self._rejections:
+            oldest = next(iter(self._rejections))
+            if self._rejections[oldest][0] > self.now_s and len(self._rejections) <= MAX_REJECTIONS_KEPT:
+                break
+            del self._rejections[oldest]
+
+    def await_result(self, run_id: str, command: AwaitResult) -> None:
+        """Somebody waits for a run's close."""
+        waiting = self._waiters.setdefault(run_id, [])
+        waiting[:] = [
+            entry for entry in waiting if entry[0] > self.now_s and entry[1].request_id != command.request_id
+        ]
+        waiting.append((self.now_s + MAX_WAIT_S, command))
+
+    def waiters_of(self, run_id: str) -> list[AwaitResult]:
+        """Who waited for a run that is closed now."""
+        return [command for _, command in self._waiters.pop(run_id, ())]
+
+    # ------------------------------------------------------------------------------------- deciding
+
+    def inputs(self, now_ms: int, limit: int) -> dict[str, list[Input]]:
+        """What the engine itself has to do now, by workflow id: deadlines that came, runs to look at."""
+        found: dict[str, list[Input]] = {}
+        for due in self.deadlines.due(now_ms, limit):
+            found.setdefault(due.workflow_id, []).append(Input(due.deadline, run_id=due.run_id))
+        while self._blocked and self._blocked[0][0] <= self.now_s:
+            self.resumes[heapq.heappop(self._blocked)[1]] = None
+        for workflow_id in [*self.resumes]:
+            found.setdefault(workflow_id, []).append(Input(Resume()))
+        self.resumes = {}
+        for workflow_id in self.poisoned:
+            found.pop(workflow_id, None)
+        return found
+
+    def retry_later(self, run: Run) -> None:
+        """A blocked run is looked at again when its delay has passed."""
+        heapq.heappush(self._blocked, (run.retry_at_s, run.state.workflow_id))
+
+    def next_retry_s(self) -> float | None:
+        """When the next blocked run is due (monotonic seconds)."""
+        return self._blocked[0][0] if self._blocked else None
+
+    def seal(self, draft: Draft, marks: Marks, sent_through: int) -> None:
+        """Give a draft its place in the log and append it, in parts if it is large."""
+        state = draft.run.state
+        base = Turn(
+            epoch=0,
+            seq=0,
+            marks=marks,
+            sent_through=sent_through,
+            time_ms=draft.time_ms,
+            workflow_id=state.workflow_id,
+            run_id=state.run_id,
+            turn=draft.turn,
+            first_event_id=draft.first_event_id,
+            activation=draft.activation,
+            events=draft.events,
+            causes=draft.causes,
+        )
+        records, values = self._records(base)
+        turn = msgspec.structs.replace(records[-1], events=base.events, first_event_id=base.first_event_id)
+        entry = Entry(
+            marks=marks,
+            sent_through=sent_through,
+            rows=rows_of(turn, draft.changes, state=draft.state, is_open=draft.is_open),
+            draft=draft,
+            outgoing=self._outgoing(turn, state) if outbox.has_outgoing(turn) else [],
+            answers=draft.answers,
+        )
+        self.ownership.append(records, values, entry)
+
+    def _outgoing(self, turn: Turn, state: RunState) -> list[Outgoing]:
+        """From the state in memory, where it still holds what was scheduled; else from the store."""
+        by_event = {
+            found.scheduled_event_id: (found.scheduled, found.scheduled_time_ms)
+            for dispatch in _dispatches(turn)
+            if (found := state.activities.get(dispatch)) is not None
+        }
+        in_store = self._scheduled_in(turn.run_id)
+        return outbox.outgoing(
+            turn, state.workflow_type, lambda event_id: by_event.get(event_id) or in_store(event_id)
+        )
+
+    def _records(self, turn: Turn) -> tuple[list[Turn], list[bytes]]:
+        epoch, seq = self.ownership.header()
+        whole = msgspec.structs.replace(turn, epoch=epoch, seq=seq)
+        value = avro.encode(whole)
+        if len(value) <= MAX_PART_BYTES:
+            return [whole], [value]
+        records: list[Turn] = []
+        first = 0
+        sizes = [len(avro.encode(msgspec.structs.replace(whole, events=(event,)))) for event in turn.events]
+        while first < len(sizes):
+            last, size = first, 0
+            while last < len(sizes) and (last == first or size + sizes[last] <= MAX_PART_BYTES):
+                size += sizes[last]
+                last += 1
+            if records:
+                epoch, seq = self.ownership.header()
+            records.append(
+                msgspec.structs.replace(
+                    whole,
+                    epoch=epoch,
+                    seq=seq,
+                    first_event_id=turn.first_event_id + first,
+                    events=turn.events[first:last],
+                    causes=turn.causes if last == len(sizes) else (),
+                    part=len(records),
+                    parts=len(records) + 1 if last == len(sizes) else 0,
+                )
+            )
+            first = last
+        return records, [avro.encode(record) for record in records]
+
+    def append_position(self, marks: Marks, sent_through: int, time_ms: int, answers: list[Answer]) -> None:
+        """Note what was consumed or sent without a turn."""
+        epoch, seq = self.ownership.header()
+        position = Position(epoch=epoch, seq=seq, marks=marks, sent_through=sent_through, time_ms=time_ms)
+        entry = Entry(marks=marks, sent_through=sent_through, rows=[], answers=answers)
+        self.ownership.append([position], [avro.encode(position)], entry)
+
+    # ------------------------------------------------------------------------------------ read back
+
+    def apply(self, committed: Sequence[tuple[Entry, int]]) -> None:
+        """Entries came back: write them to the store, with the checkpoint, in one batch."""
+        rows: list[Row] = []
+        for entry, _ in committed:
+            rows.extend(entry.rows)
+            self.marks = next_marks(self.marks, entry.marks.commands)
+            draft = entry.draft
+            if draft is not None:
+                self.covered.update(draft.offsets)
+        self.covered = {offset for offset in self.covered if offset >= self.marks.commands}
+        self._apply(rows)
+        for entry, _ in committed:
+            if entry.draft is not None:
+                self._settle(entry.draft)
+
+    def _settle(self, draft: Draft) -> None:
+        run = draft.run
+        state = run.state
+        run.in_flight -= 1
+        self.deadlines.commit(state.workflow_id, state.run_id, draft.changes)
+        for cause in draft.causes:
+            self._requests.pop((state.workflow_id, cause.request_id), None)
+        if not state.is_open and not run.pinned:
+            self.runs.release(run)
+
+
+def _dispatches(turn: Turn) -> list[int]:
+    return [dispatch.activity_id for event in turn.events for dispatch in getattr(event, "dispatches", ())]
+
+
+def _is_open(found: ActivityState | None, out: Outgoing) -> bool:
+    return (
+        found is not None
+        and found.phase is ActivityPhase.DISPATCHED
+        and (found.attempt, found.dispatch) == (out.task.attempt, out.task.dispatch)
+    )
+
+
+def _joined(parts: list[Turn], count: int) -> Turn | None:
+    """A turn from its parts; None if some are missing."""
+    if len(parts) != count or any(part.epoch != parts[-1].epoch for part in parts):
+        return None
+    if count == 1:
+        return parts[0]
+    events = tuple(event for part in parts for event in part.events)
+    return msgspec.structs.replace(parts[-1], events=events, first_event_id=parts[0].first_event_id)

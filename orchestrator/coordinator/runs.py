@@ -1,0 +1,176 @@
+"""Runs in memory: their state, and the live coroutine of their code.
+
+The state runs ahead of the store by what is in flight; nothing of a run with turns in flight is let
+go. An instance that was let go is made again by replaying the run's turns.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
+
+from orchestrator.engine import translate
+from orchestrator.engine.state import RunState
+from orchestrator.errors import NotDeterministic
+from orchestrator.protocol.events import Fact, Outcome, WorkflowStarted, facts_of, outcomes_of
+from orchestrator.protocol.records import Activation, Turn
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.workflow.definition import WorkflowDefinition
+from orchestrator.workflow.instance import Instance
+
+MAX_RUNS_IN_MEMORY = 10_000
+"""Per partition. A run that was let go costs a replay when it is next woken: memory against time."""
+
+
+class Run(msgspec.Struct, eq=False):
+    """The latest run of a workflow id, in memory.
+
+    ``in_flight`` counts its turns in flight, ``snapshot_event`` is where its state row stands,
+    ``retry_at_s`` says when a blocked run's code is tried again.
+    """
+
+    state: RunState
+    instance: Instance | None = None
+    replay: Replay | None = None
+    in_flight: int = 0
+    snapshot_event: int = 0
+    retry_at_s: float = 0.0
+    retries: int = 0
+
+    @property
+    def pinned(self) -> bool:
+        """Whether turns are in flight."""
+        return self.in_flight > 0
+
+    def drop_instance(self) -> None:
+        """Let the live coroutine go; it is made again by a replay."""
+        if self.instance is not None:
+            self.instance.close()
+            self.instance = None
+        self.replay = None
+
+
+class Runs:
+    """The runs of one partition, by workflow id; least recently used ones are let go."""
+
+    def __init__(self, store: PartitionStore, *, limit: int = MAX_RUNS_IN_MEMORY) -> None:
+        """Begin with none in memory."""
+        self._store = store
+        self._limit = limit
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+
+    def get(self, workflow_id: str) -> Run | None:
+        """The latest run of an id, from memory or the store; None if the id was never used."""
+        run = self._runs.get(workflow_id)
+        if run is not None:
+            self._runs.move_to_end(workflow_id)
+            return run
+        run_id = self._store.latest_run_id(workflow_id)
+        state = self._store.state(run_id) if run_id is not None else None
+        if state is None:
+            return None
+        run = Run(state, snapshot_event=state.next_event_id)
+        self._runs[workflow_id] = run
+        return run
+
+    def put(self, run: Run) -> None:
+        """A new run is its id's latest from here on."""
+        self._runs[run.state.workflow_id] = run
+        self._runs.move_to_end(run.state.workflow_id)
+
+    def in_memory(self) -> Iterator[Run]:
+        """All runs in memory."""
+        return iter(self._runs.values())
+
+    def trim(self) -> None:
+        """Let go of closed runs and of the least recently used ones, except those with turns in flight."""
+        if len(self._runs) <= self._limit:
+            return
+        for workflow_id in list(self._runs):
+            run = self._runs[workflow_id]
+            if not run.pinned:
+                self.release(run)
+            if len(self._runs) <= self._limit:
+                return
+
+    def release(self, run: Run) -> None:
+        """Let go of a run, if it still is its id's latest in memory."""
+        run.drop_instance()
+        if self._runs.get(run.state.workflow_id) is run:
+            del self._runs[run.state.workflow_id]
+
+    def clear(self) -> None:
+        """Let go of all runs."""
+        for run in self._runs.values():
+            run.drop_instance()
+        self._runs.clear()
+
+
+class Replay:
+    """The replay of a run's turns into a new instance, in slices.
+
+    Facts are told in the activations of the first execution; outcomes are held against the actions
+    that the code makes now. When it is through, ``facts`` are those that wait for the next activation.
+    """
+
+    def __init__(self, make: Callable[[WorkflowStarted, Turn], Instance]) -> None:
+        """``make`` creates the instance from the run's first event and turn."""
+        self._make = make
+        self.instance: Instance | None = None
+        self.facts: list[Fact] = []
+        self.turn = 0
+
+    def advance(self, turns: Iterable[Turn], done: Callable[[], bool]) -> bool:
+        """Go on with the turns after :attr:`turn` until ``done()``; whether their end was reached.
+
+        Raises ``NotDeterministic`` or ``WorkflowCodeError`` if the code no longer does what history says.
+        """
+        for turn in turns:
+            self._replay(turn)
+            if done():
+                return False
+        return True
+
+    def _replay(self, turn: Turn) -> None:
+        if self.instance is None:
+            first = turn.events[0]
+            assert isinstance(first, WorkflowStarted)
+            self.instance = self._make(first, turn)
+        self.turn = turn.turn
+        self.facts.extend(facts_of(turn.events))
+        if turn.activation is Activation.DONE:
+            self._activate(turn, outcomes_of(turn.events))
+
+    def _activate(self, turn: Turn, outcomes: list[Outcome]) -> None:
+        assert self.instance is not None
+        facts, self.facts = self.facts, []
+        actions = self.instance.activate(
+            facts, turn.time_ms, replaying=True, history_events=turn.first_event_id - 1
+        )
+        for place in range(max(len(actions), len(outcomes))):
+            action = actions[place] if place < len(actions) else None
+            outcome = outcomes[place] if place < len(outcomes) else None
+            if difference := translate.mismatch(action, outcome):
+                raise NotDeterministic(
+                    f"replay of turn {turn.turn} of run {turn.run_id}: {difference}; the workflow's code "
+                    f"has changed, or does something that differs from one execution to the next"
+                )
+
+
+def make_instance(
+    definition: WorkflowDefinition,
+    started: WorkflowStarted,
+    *,
+    workflow_id: str,
+    run_id: str,
+    start_time_ms: int,
+) -> Instance:
+    """The live coroutine of a run, not yet told anything."""
+    return Instance(
+        definition, workflow_id=workflow_id, run_id=run_id, started=started, start_time_ms=start_time_ms
+    )
+
+
+Definitions = Mapping[str, WorkflowDefinition]

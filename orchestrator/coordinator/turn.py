@@ -1,0 +1,716 @@
+"""The one place where rules meet user code: the inputs of a workflow id become turns.
+
+Recording a fact and running code are two things. The inputs of one id in one step form one turn:
+decide each, evolve, tell the instance all new facts once, translate what it did, evolve. A turn ends
+before a command that must see what the code made of the earlier ones (a start, a termination, a query)
+and after anything that closes the run. Facts of a run whose code cannot be told now (it is blocked, or
+being replayed in slices) are recorded as deferred, and told later, in order, in one activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from orchestrator.codec import failures, payloads
+from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
+from orchestrator.coordinator.runs import Definitions, Replay, Run, Runs, make_instance
+from orchestrator.coordinator.runtime import PYTHON_VERSION, Runtime, new_id
+from orchestrator.engine import activity, decider, execution, translate
+from orchestrator.engine.state import ActivityPhase, Changes, Deadline, DeadlineKind
+from orchestrator.errors import CommandRejected, NotDeterministic, PayloadError, QueryFailed
+from orchestrator.protocol import commands as c
+from orchestrator.protocol import events as e
+from orchestrator.protocol.actions import Action, ScheduleActivity
+from orchestrator.protocol.records import Activation, Cause
+from orchestrator.protocol.tasks import Reply
+from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, Failure, ReplyTo, WorkflowStatus
+from orchestrator.store.partition_store import PartitionStore, encode_state
+from orchestrator.workflow.instance import Instance, WorkflowCodeError
+from orchestrator.workflow.loop import Evicted
+
+REPLAY_SLICE_S = 0.020
+"""Replay of one run per step: a long history must not stall the partition."""
+
+BLOCKED_RETRY_S = (1.0, 600.0)
+"""First and longest delay before a blocked run's code is tried again; it doubles each time."""
+
+
+class DispatchOrder(msgspec.Struct, frozen=True):
+    """Send waiting activities to workers: (activity id, worker, inbox) each."""
+
+    wanted: tuple[tuple[int, str, int], ...]
+
+
+class LoseWorker(msgspec.Struct, frozen=True):
+    """A worker is gone: its attempts of this run have failed."""
+
+    worker: str
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Look at the run again: its code may go on, or something is left to be settled."""
+
+
+Item = c.Command | Deadline | DispatchOrder | LoseWorker | Resume
+
+
+class Input(NamedTuple):
+    """Something that concerns one workflow id. ``offset`` is the command's, -1 for the engine's own."""
+
+    item: Item
+    offset: int = -1
+    run_id: str = ""
+
+
+class Answer(NamedTuple):
+    """A reply and the client it goes to."""
+
+    reply_to: ReplyTo
+    reply: Reply
+
+
+class Draft(msgspec.Struct, eq=False):
+    """A turn before it has a place in the log, and everything that happens once it is committed."""
+
+    run: Run
+    turn: int
+    first_event_id: int
+    time_ms: int
+    activation: Activation
+    events: tuple[e.Event, ...]
+    causes: tuple[Cause, ...]
+    changes: Changes
+    state: bytes | None
+    is_open: bool
+    answers: list[Answer]
+    offsets: tuple[int, ...]
+
+
+class Made(msgspec.Struct):
+    """What the inputs of one step led to, in one partition.
+
+    ``covered`` are answers to release when the consumption of their commands is committed, ``live``
+    those to release when everything in flight now is read back. ``waiting`` are activities that need a
+    worker, ``replaying`` the ids whose replay goes on in the next step.
+    """
+
+    drafts: list[Draft] = []
+    covered: list[Answer] = []
+    live: list[Answer] = []
+    waiting: list[tuple[ActivityRef, str, int, int]] = []
+    waiters: list[tuple[str, c.AwaitResult]] = []
+    replaying: list[str] = []
+    warnings: list[str] = []
+
+
+class Watch(Protocol):
+    """Watches an activation: one that takes too long gets ``Evicted`` raised in it."""
+
+    def begin(self, run_id: str) -> None:
+        """User code of a run is entered."""
+
+    def end(self) -> None:
+        """User code was left."""
+
+
+class Partition(Protocol):
+    """What making turns needs of a partition."""
+
+    number: int
+    runs: Runs
+    store: PartitionStore
+    suspects: set[str]
+
+    def request_in_flight(self, workflow_id: str, request_id: str) -> Draft | None:
+        """The draft of this step or in flight that a request led to."""
+
+    def note_request(self, workflow_id: str, request_id: str, draft: Draft) -> None:
+        """A request led to a draft."""
+
+    def rejection_of(self, workflow_id: str, request_id: str) -> c.Rejection | None:
+        """The answer to a request that was refused lately."""
+
+    def note_rejection(self, workflow_id: str, request_id: str, rejection: c.Rejection) -> None:
+        """A request was refused."""
+
+
+class TurnMaker:
+    """Makes the turns of all partitions of a coordinator."""
+
+    def __init__(
+        self, definitions: Definitions, dispatcher: Dispatcher, runtime: Runtime, watch: Watch
+    ) -> None:
+        """``definitions`` are the workflow types that this process can run."""
+        self.definitions = definitions
+        self.dispatcher = dispatcher
+        self.runtime = runtime
+        self.watch = watch
+
+    def make(
+        self, partition: Partition, workflow_id: str, inputs: Sequence[Input], now_ms: int, made: Made
+    ) -> None:
+        """Turn the inputs of one workflow id into drafts and answers, appended to ``made``."""
+        builder = _Builder(self, partition, workflow_id, now_ms, made)
+        for given in inputs:
+            HANDLE[type(given.item)](builder, given)
+        builder.finish()
+
+
+class _Builder:
+    """The turn of one workflow id that is being made."""
+
+    def __init__(
+        self, maker: TurnMaker, partition: Partition, workflow_id: str, now_ms: int, made: Made
+    ) -> None:
+        self.maker, self.partition, self.workflow_id, self.made = maker, partition, workflow_id, made
+        self.engine_now_ms = now_ms
+        self.run = partition.runs.get(workflow_id)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin the next turn."""
+        state = self.run.state if self.run is not None else None
+        self.first_event_id = state.next_event_id if state is not None else 1
+        self.now_ms = max(self.engine_now_ms, state.time_ms if state is not None else 0)
+        self.events: list[e.Event] = []
+        self.causes: list[Cause] = []
+        self.requests: list[str] = []
+        self.answers: list[Answer] = []
+        self.offsets: list[int] = []
+        self.changes = Changes()
+        self.resume = False
+
+    # ------------------------------------------------------------------------------------- deciding
+
+    def add(self, events: Sequence[e.Event], given: Input | None = None) -> None:
+        """Record events, caused by a command if one is given; a close ends the turn."""
+        assert self.run is not None
+        if given is not None and given.offset >= 0 and isinstance(given.item, c.CommandBase):
+            command = given.item
+            kind = type(command).__name__
+            request_id = "" if isinstance(command, decider.REPORTS) else command.request_id
+            self.causes.append(
+                Cause(source="commands", offset=given.offset, request_id=request_id, kind=kind)
+            )
+            self.offsets.append(given.offset)
+            if request_id:
+                self.requests.append(request_id)
+        if not events:
+            return
+        decider.evolve_events(self.run.state, events, self.now_ms, self.changes)
+        self.events.extend(events)
+        if not self.run.state.is_open:
+            self.finish()
+
+    def answer(self, command: Any, reply: Reply, to: list[Answer]) -> None:
+        """Answer a command, if it asks for an answer."""
+        if command.reply_to is not None:
+            reply = msgspec.structs.replace(
+                reply, client_id=command.reply_to.client_id, request_id=command.request_id
+            )
+            to.append(Answer(command.reply_to, reply))
+
+    def reject(self, command: Any, rejection: c.Rejection) -> None:
+        """Refuse a command; a repeat of it is refused likewise."""
+        if command.request_id:
+            self.partition.note_rejection(self.workflow_id, command.request_id, rejection)
+        self.answer(command, rejected(rejection), self.made.covered)
+
+    def repeated(self, command: Any) -> bool:
+        """Whether a request had its effect, or its refusal, already; it is answered as it was then."""
+        request_id = command.request_id
+        if not request_id:
+            return False
+        if request_id in self.requests:
+            self.answer(command, self._accepted(), self.answers)
+            return True
+        draft = self.partition.request_in_flight(self.workflow_id, request_id)
+        if draft is not None:
+            self.answer(
+                command, Reply(client_id="", request_id="", run_id=draft.run.state.run_id), draft.answers
+            )
+            return True
+        if (rejection := self.partition.rejection_of(self.workflow_id, request_id)) is not None:
+            self.answer(command, rejected(rejection), self.made.covered)
+            return True
+        request = self.partition.store.request(self.workflow_id, request_id)
+        if request is not None:
+            self.answer(command, Reply(client_id="", request_id="", run_id=request.run_id), self.made.covered)
+            return True
+        return False
+
+    def _accepted(self) -> Reply:
+        assert self.run is not None
+        return Reply(client_id="", request_id="", run_id=self.run.state.run_id)
+
+    def on_start(self, given: Input) -> None:
+        """A start is decided on the id's latest run, after everything before it took effect."""
+        command: Any = given.item
+        if self.repeated(command):
+            return
+        if self.run is not None and self.run.state.is_open:
+            self.finish()
+        if refused := self._refusal_of_start(command):
+            self.reject(command, refused)
+            return
+        latest = self.run.state if self.run is not None else None
+        flags = e.RunFlags(python=PYTHON_VERSION)
+        decided = execution.decide_start(latest, command, self.now_ms, flags)
+        if isinstance(decided, c.Rejection):
+            self.reject(command, decided)
+            return
+        (started,) = decided
+        assert isinstance(started, e.WorkflowStarted)
+        self.now_ms = max(self.engine_now_ms, latest.time_ms if latest is not None else 0)
+        run_id = new_id(self.maker.runtime)
+        self.run = Run(execution.new_run(self.workflow_id, run_id, started, self.now_ms))
+        self.first_event_id = 1
+        self.partition.runs.put(self.run)
+        self.answer(command, self._accepted(), self.answers)
+        self.add(decided, given)
+
+    def _refusal_of_start(self, command: c.StartWorkflow) -> c.Rejection | None:
+        if refused := too_large(command):
+            return refused
+        if command.workflow_type in self.maker.definitions:
+            return None
+        known = ", ".join(sorted(self.maker.definitions)) or "none"
+        return c.Rejection(
+            reason="unknown-name",
+            message=f"there is no workflow type {command.workflow_type!r}; known: {known}",
+        )
+
+    def on_client_command(self, given: Input) -> None:
+        """A signal, cancel or terminate: to an open run, or refused."""
+        command: Any = given.item
+        if self.repeated(command):
+            return
+        if isinstance(command, c.TerminateWorkflow):
+            self.finish()
+        state = self.run.state if self.run is not None else None
+        refused = too_large(command) or decider.why_not(state, command) or self._unknown_signal(command)
+        if refused:
+            self.reject(command, refused)
+            return
+        assert state is not None
+        decided = decider.decide(state, command, self.now_ms)
+        assert not isinstance(decided, c.Rejection)
+        self.answer(command, self._accepted(), self.answers if decided else self.made.covered)
+        if decided:
+            self.add(decided, given)
+
+    def _unknown_signal(self, command: Any) -> c.Rejection | None:
+        if not isinstance(command, c.SignalWorkflow) or self.run is None:
+            return None
+        definition = self.maker.definitions.get(self.run.state.workflow_type)
+        if definition is None or command.signal_name in definition.signals:
+            return None
+        known = ", ".join(sorted(definition.signals)) or "none"
+        return c.Rejection(
+            reason="unknown-name",
+            message=f"workflow {definition.name!r} has no signal {command.signal_name!r}; known: {known}",
+            run_id=self.run.state.run_id,
+        )
+
+    def on_report(self, given: Input) -> None:
+        """A worker's report; only the open delivery's changes anything."""
+        command: Any = given.item
+        if (refused := too_large(command)) is not None:
+            failure = failures.to_failure(PayloadError(refused.message), payloads.DEFAULT)
+            command = failed_instead(command, msgspec.structs.replace(failure, non_retryable=True))
+        state = self.run.state if self.run is not None else None
+        decided = decider.decide(state, command, self.now_ms)
+        if decided and not isinstance(decided, c.Rejection):
+            self.add(decided, given)
+
+    def on_deadline(self, given: Input) -> None:
+        """A deadline has come; the end of a backoff makes the activity wait for a worker."""
+        deadline: Any = given.item
+        if self.run is None or self.run.state.run_id != given.run_id:
+            return
+        state = self.run.state
+        if deadline.kind is not DeadlineKind.RETRY:
+            self.add(decider.decide_deadline(state, deadline, self.now_ms))
+            return
+        found = state.activities.get(deadline.id)
+        if found is not None and found.phase is ActivityPhase.BACKOFF and found.retry_time_ms <= self.now_ms:
+            self._wait(found.activity_id)
+
+    def on_dispatch(self, given: Input) -> None:
+        """Waiting activities go to workers."""
+        order: Any = given.item
+        decided: tuple[e.ActivitiesDispatched, ...] = ()
+        if self.run is not None and self.run.state.is_open and self.run.state.run_id == given.run_id:
+            decided = activity.decide_dispatch(self.run.state, order.wanted)
+        sent = {dispatch.activity_id for event in decided for dispatch in event.dispatches}
+        for activity_id, worker, _ in order.wanted:
+            if activity_id not in sent:
+                ref = ActivityRef(self.partition.number, self.workflow_id, given.run_id, activity_id)
+                self.maker.dispatcher.freed(ref, worker)
+        self.add(decided)
+
+    def on_lose_worker(self, given: Input) -> None:
+        """The attempts with a lost worker have failed."""
+        lost: Any = given.item
+        if self.run is not None and self.run.state.is_open and self.run.state.run_id == given.run_id:
+            self.add(activity.decide_worker_lost(self.run.state, lost.worker, self.now_ms))
+
+    def on_resume(self, given: Input) -> None:
+        """Try again to tell the code what it has yet to be told."""
+        if self.run is not None and self.run.state.is_open:
+            self.resume = True
+            self.add(activity.decide_settle(self.run.state))
+
+    def on_await(self, given: Input) -> None:
+        """Wait for the close of a run, or answer if it is closed and committed."""
+        command: Any = given.item
+        self.finish()
+        state = self.run.state if self.run is not None else None
+        if state is not None and command.run_id and state.run_id != command.run_id:
+            state = self.partition.store.state(command.run_id)
+            if state is not None and state.workflow_id != self.workflow_id:
+                state = None
+        if state is None:
+            refused = decider.why_not(None, command)
+            assert refused is not None
+            self.answer(command, rejected(refused), self.made.covered)
+        elif state.is_open or (self.run is not None and self.run.state is state and self.run.pinned):
+            self.made.waiters.append((state.run_id, command))
+        else:
+            self.answer(command, result_reply(state.run_id, state.status, state.close), self.made.live)
+
+    def on_query(self, given: Input) -> None:
+        """Ask the live instance, after everything before the query took effect."""
+        command: Any = given.item
+        self.finish()
+        run = self.run
+        if run is None or (command.run_id and run.state.run_id != command.run_id):
+            refused = decider.why_not(run.state if run else None, command)
+            assert refused is not None
+            self.answer(command, rejected(refused), self.made.covered)
+            return
+        reply = self._query(run, command)
+        if reply is not None:
+            self.answer(command, reply, self.made.live)
+
+    def _query(self, run: Run, command: c.QueryWorkflow) -> Reply | None:
+        state = run.state
+        reply = Reply(client_id="", request_id="", run_id=state.run_id, status=state.status.value)
+        if state.blocked is not None:
+            return msgspec.structs.replace(reply, failure=blocked_failure(state.run_id, state.blocked))
+        try:
+            if run.instance is None and not self._replayed(run, lambda: False):
+                return None
+            assert run.instance is not None
+            result = self._watched(run, lambda instance: instance.query(command.query_name, command.input))
+            return msgspec.structs.replace(reply, result=result)
+        except CommandRejected as error:
+            refused = c.Rejection(reason=error.reason, message=str(error), run_id=state.run_id)
+            return rejected(refused)
+        except (QueryFailed, WorkflowCodeError, NotDeterministic, Evicted) as error:
+            failure = failures.to_failure(_as_exception(error), payloads.DEFAULT)
+            return msgspec.structs.replace(reply, failure=failure)
+
+    # ------------------------------------------------------------------------------------- the turn
+
+    def finish(self) -> None:
+        """End the turn: tell the code, note what it did, make the draft."""
+        run = self.run
+        if run is None or not (self.events or self.causes or self.resume):
+            return
+        state = run.state
+        if state.is_open and (over := execution.decide_limits(state)):
+            decider.evolve_events(state, over, self.now_ms, self.changes)
+            self.events.extend(over)
+        activation = self._activation(run)
+        if not self.events and not self.causes:
+            self._begin()
+            return
+        decider.end_turn(state, activation)
+        self._draft(run, activation)
+        cancelled = any(isinstance(event, e.ActivityCancelRequested) for event in self.events)
+        self._begin()
+        if cancelled and state.is_open and (settled := activity.decide_settle(state)):
+            self.add(settled)
+            self.finish()
+
+    def _activation(self, run: Run) -> Activation:
+        state = run.state
+        if not state.is_open:
+            run.drop_instance()
+            return Activation.NONE
+        facts = e.facts_of(self.events)
+        if not facts and not self.resume:
+            return Activation.NONE
+        if not facts and not state.deferred_from and state.blocked is None:
+            return Activation.NONE
+        try:
+            told = self._facts_to_tell(run, facts)
+            if told is None:
+                return Activation.DEFERRED if facts else Activation.NONE
+            actions = self._watched(
+                run,
+                lambda instance: instance.activate(
+                    told, self.now_ms, replaying=False, history_events=self.first_event_id - 1
+                ),
+            )
+        except (WorkflowCodeError, NotDeterministic, Evicted) as error:
+            self._block(run, error)
+            return Activation.DEFERRED if facts else Activation.NONE
+        if state.blocked is not None:
+            self._note(e.WorkflowUnblocked())
+            run.retries = 0
+        self._translate(run, actions)
+        return Activation.DONE
+
+    def _translate(self, run: Run, actions: Sequence[Action]) -> None:
+        state = run.state
+
+        def pick(action: ScheduleActivity) -> tuple[str, int] | None:
+            ref = ActivityRef(self.partition.number, self.workflow_id, state.run_id, action.activity_id)
+            return self.maker.dispatcher.take(ref, action.task_queue)
+
+        for action in actions:
+            events = translate.translate(state, action, self.now_ms, pick)
+            decider.evolve_events(state, events, self.now_ms, self.changes)
+            self.events.extend(events)
+        if not state.is_open:
+            run.drop_instance()
+
+    def _facts_to_tell(self, run: Run, facts: list[e.Fact]) -> list[e.Fact] | None:
+        """All facts since the code was last told; None if it cannot be told now."""
+        state = run.state
+        if state.run_id in self.partition.suspects:
+            raise Evicted
+        if state.blocked is not None and self.maker.runtime.monotonic_s() < run.retry_at_s:
+            return None
+        if run.instance is not None and not state.deferred_from:
+            return facts
+        if isinstance(facts[0] if facts else None, e.WorkflowStarted):
+            definition = self.maker.definitions[state.workflow_type]
+            run.instance = make_instance(
+                definition,
+                facts[0],  # type: ignore[arg-type]
+                workflow_id=state.workflow_id,
+                run_id=state.run_id,
+                start_time_ms=state.start_time_ms,
+            )
+            return facts
+        deadline_s = self.maker.runtime.monotonic_s() + REPLAY_SLICE_S
+        if not self._replayed(run, lambda: self.maker.runtime.monotonic_s() >= deadline_s):
+            return None
+        assert run.replay is not None
+        earlier, run.replay = run.replay.facts, None
+        return [*earlier, *facts]
+
+    def _replayed(self, run: Run, done: Callable[[], bool]) -> bool:
+        """Go on with a run's replay; whether it has reached the last turn before this one."""
+        state = run.state
+        if run.pinned:
+            self.made.replaying.append(self.workflow_id)
+            return False
+        definition = self.maker.definitions.get(state.workflow_type)
+        if definition is None:
+            known = ", ".join(sorted(self.maker.definitions)) or "none"
+            raise NotDeterministic(
+                f"this process has no workflow type {state.workflow_type!r} any more; known: {known}"
+            )
+        if run.replay is None:
+            run.drop_instance()
+            run.replay = Replay(
+                lambda started, turn: make_instance(
+                    definition,
+                    started,
+                    workflow_id=turn.workflow_id,
+                    run_id=turn.run_id,
+                    start_time_ms=turn.time_ms,
+                )
+            )
+        replay = run.replay
+        turns = self.partition.store.turns(state.run_id, after=replay.turn)
+        self.maker.watch.begin(state.run_id)
+        try:
+            through = replay.advance(turns, done)
+        finally:
+            self.maker.watch.end()
+        if not through:
+            self.made.replaying.append(self.workflow_id)
+            return False
+        run.instance = replay.instance
+        if not state.is_open:
+            run.replay = None
+        return True
+
+    def _watched(self, run: Run, call: Callable[[Instance], Any]) -> Any:
+        """Enter user code under the watch; whatever is raised, it was left when this returns."""
+        assert run.instance is not None
+        self.maker.watch.begin(run.state.run_id)
+        try:
+            return call(run.instance)
+        finally:
+            self.maker.watch.end()
+
+    def _block(self, run: Run, error: BaseException) -> None:
+        """The code cannot go on: say why, once per reason, and try again later."""
+        run.drop_instance()
+        first_s, longest_s = BLOCKED_RETRY_S
+        delay_s = min(first_s * 2**run.retries, longest_s)
+        run.retries += 1
+        run.retry_at_s = self.maker.runtime.monotonic_s() + delay_s
+        failure = block_failure(error)
+        known = run.state.blocked
+        if known is None or (known.type, known.message) != (failure.type, failure.message):
+            self._note(e.WorkflowBlocked(reason=failure.type, failure=failure))
+            self.made.warnings.append(
+                f"workflow {self.workflow_id!r}, run {run.state.run_id}, is blocked: {failure.message}"
+            )
+
+    def _note(self, event: e.Event) -> None:
+        assert self.run is not None
+        decider.evolve_events(self.run.state, (event,), self.now_ms, self.changes)
+        self.events.append(event)
+
+    def _draft(self, run: Run, activation: Activation) -> None:
+        state = run.state
+        open_things = len(state.activities) + len(state.timers)
+        snapshot = not state.is_open or state.next_event_id - run.snapshot_event >= open_things
+        if snapshot or state.turn == 1:
+            run.snapshot_event = state.next_event_id
+            row: bytes | None = encode_state(state)
+        else:
+            row = None
+        draft = Draft(
+            run=run,
+            turn=state.turn,
+            first_event_id=self.first_event_id,
+            time_ms=self.now_ms,
+            activation=activation,
+            events=tuple(self.events),
+            causes=tuple(self.causes),
+            changes=self.changes,
+            state=row,
+            is_open=state.is_open,
+            answers=self.answers,
+            offsets=tuple(self.offsets),
+        )
+        run.in_flight += 1
+        self.made.drafts.append(draft)
+        for request_id in self.requests:
+            self.partition.note_request(self.workflow_id, request_id, draft)
+        for activity_id in self.changes.waiting:
+            self._wait(activity_id)
+        if self.first_event_id <= execution.WARN_EVENTS < state.next_event_id and state.is_open:
+            self.made.warnings.append(
+                f"workflow {self.workflow_id!r}, run {state.run_id}, has more than {execution.WARN_EVENTS} "
+                f"events; it is terminated at {execution.MAX_EVENTS}"
+            )
+
+    def _wait(self, activity_id: int) -> None:
+        assert self.run is not None
+        found = self.run.state.activities.get(activity_id)
+        if found is None or found.cancel_requested:
+            return
+        ref = ActivityRef(self.partition.number, self.workflow_id, self.run.state.run_id, activity_id)
+        since_ms = max(found.scheduled_time_ms, found.retry_time_ms)
+        self.made.waiting.append((ref, found.scheduled.task_queue, found.scheduled.priority, since_ms))
+
+
+HANDLE: dict[type[Any], Callable[[_Builder, Input], None]] = {
+    c.StartWorkflow: _Builder.on_start,
+    c.SignalWorkflow: _Builder.on_client_command,
+    c.CancelWorkflow: _Builder.on_client_command,
+    c.TerminateWorkflow: _Builder.on_client_command,
+    c.QueryWorkflow: _Builder.on_query,
+    c.AwaitResult: _Builder.on_await,
+    c.CompleteActivity: _Builder.on_report,
+    c.FailActivity: _Builder.on_report,
+    c.ReportActivityCanceled: _Builder.on_report,
+    c.ReturnActivity: _Builder.on_report,
+    Deadline: _Builder.on_deadline,
+    DispatchOrder: _Builder.on_dispatch,
+    LoseWorker: _Builder.on_lose_worker,
+    Resume: _Builder.on_resume,
+}
+
+
+def rejected(rejection: c.Rejection) -> Reply:
+    """The answer to a refused command."""
+    return Reply(
+        client_id="",
+        request_id="",
+        rejection=rejection.reason,
+        message=rejection.message,
+        run_id=rejection.run_id,
+    )
+
+
+def result_reply(run_id: str, status: WorkflowStatus, close: e.Event | None) -> Reply:
+    """The answer to somebody who awaits the result of a closed run."""
+    return Reply(
+        client_id="",
+        request_id="",
+        run_id=run_id,
+        status=status.value,
+        result=close.result if isinstance(close, e.WorkflowCompleted) else None,
+        failure=execution.close_failure(close),
+        tags=getattr(close, "tags", ()),
+    )
+
+
+def too_large(command: Any) -> c.Rejection | None:
+    """Why a command's payloads are refused; None if they are small enough."""
+    size = sum(len(payload.data) for payload in getattr(command, "input", ()))
+    result = getattr(command, "result", None)
+    if result is not None:
+        size += len(result.data)
+    if size <= MAX_PAYLOAD_BYTES:
+        return None
+    return c.Rejection(
+        reason="limit-exceeded",
+        message=(
+            f"the payloads of {type(command).__name__} have {size} bytes, at most {MAX_PAYLOAD_BYTES} are "
+            f"allowed; store large data elsewhere and pass a reference"
+        ),
+    )
+
+
+def failed_instead(command: c.CompleteActivity, failure: Failure) -> c.FailActivity:
+    """The report of a failure, in place of a result that cannot be taken."""
+    return c.FailActivity(
+        request_id=command.request_id,
+        identity=command.identity,
+        workflow_id=command.workflow_id,
+        run_id=command.run_id,
+        activity_id=command.activity_id,
+        attempt=command.attempt,
+        dispatch=command.dispatch,
+        worker=command.worker,
+        started_time_ms=command.started_time_ms,
+        failure=failure,
+    )
+
+
+def block_failure(error: BaseException) -> Failure:
+    """Why a run is blocked, as data."""
+    if isinstance(error, WorkflowCodeError):
+        return error.failure
+    return failures.to_failure(_as_exception(error), payloads.DEFAULT)
+
+
+def blocked_failure(run_id: str, blocked: Failure) -> Failure:
+    """The answer to a query to a blocked run."""
+    error = QueryFailed(f"run {run_id} is blocked and cannot answer: {blocked.type}: {blocked.message}")
+    failure = failures.to_failure(error, payloads.DEFAULT)
+    return msgspec.structs.replace(failure, cause=blocked)
+
+
+def _as_exception(error: BaseException) -> BaseException:
+    """An evicted activation, in words."""
+    if not isinstance(error, Evicted):
+        return error
+    return NotDeterministic(
+        "the workflow's code did not give way for more than 2 s; move the work into an activity"
+    )

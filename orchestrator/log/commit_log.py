@@ -1,0 +1,478 @@
+"""The commit log below the embedded log: appends become durable in groups, and readable when they are.
+
+    appenders ──queue──▶ writer thread: 1. take all that waits  2. decide: offsets, refusals
+                                        3. write one batch      4. sync it   5. publish and report
+    readers   ◀──tails── (hot, in memory)   ◀──RocksDB── (cold, in slices)
+
+A crash before the end of step 4 loses records that nobody was told of, nor could read; after it, none.
+Records of ephemeral topics (see ``topics``) go around the writer: they are published by the thread that
+appends them. If the storage fails once, the log is *failed* until it is opened anew, for what is on disk
+is unknown then: every append in flight and every later one is reported as ``UNKNOWN``.
+
+Folder: ``lock`` (who holds it), ``log.id`` (the cluster id), ``log/`` (RocksDB, see ``record_store``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, Protocol, Self
+from uuid import uuid4
+
+from orchestrator.codec.avro import MAX_RECORD_BYTES
+from orchestrator.errors import ConfigError, LogError
+from orchestrator.log.faults import NO_FAULTS, Fate, FaultHook
+from orchestrator.log.folder import FolderLock, read_identity, write_identity
+from orchestrator.log.group import Group
+from orchestrator.log.port import Delivery, Outcome, Record
+from orchestrator.log.record_store import RecordStore
+from orchestrator.log.tail import Tail
+from orchestrator.log.topics import EMBEDDED_PARTITIONS, TOPICS
+
+_logger = logging.getLogger(__name__)
+
+_FORMAT = b"1"
+
+COMMIT_BYTES = 4 * 1024 * 1024
+"""What one batch takes at most: some 10 ms of disk, so that a small append never waits longer."""
+
+READ_BYTES = 4 * 1024 * 1024
+"""What one read from disk brings at most, however many records were asked for."""
+
+DELETE_RECORDS = 4_096
+"""Deleted at once. Every range deletion slows later scans a little, so they are few and long."""
+
+_EPHEMERAL_OFFSET_BITS = 32
+"""Offsets of ephemeral topics are above ``generation << 32``, so they grow over restarts."""
+
+TopicPartition = tuple[str, int]
+
+
+class Lane:
+    """What the log remembers of an ordered appender: after the first failure nothing of it lands any more."""
+
+    __slots__ = ("broken", "ordered")
+
+    def __init__(self, *, ordered: bool) -> None:
+        self.ordered = ordered
+        self.broken = False
+
+
+class Append(NamedTuple):
+    """A record to append, and who is told what became of it."""
+
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes | None
+    headers: Mapping[str, bytes]
+    token: Any
+    lane: Lane
+    sink: Sink
+
+
+class Sink(Protocol):
+    """Who is told what became of appends. Called by any thread under the log's lock: it only takes notes."""
+
+    def report(self, deliveries: list[Delivery]) -> None:
+        """Outcomes, in the order of the appends."""
+
+
+class Listener(Protocol):
+    """Who is told of new records. Called by any thread under the log's lock: it only takes notes."""
+
+    def published(self, places: Collection[TopicPartition]) -> None:
+        """These partitions have new records."""
+
+
+class _Batch:
+    """What one commit does: the records that land, and what is reported to whom."""
+
+    __slots__ = ("deliveries", "records")
+
+    def __init__(self) -> None:
+        self.records: dict[TopicPartition, list[Record]] = {}
+        self.deliveries: dict[Sink, list[Delivery]] = {}
+
+    def report(self, append: Append, outcome: Outcome, offset: int = -1, error: str = "") -> None:
+        if append.lane.ordered and outcome is not Outcome.DELIVERED:
+            append.lane.broken = True
+        self.deliveries.setdefault(append.sink, []).append(Delivery(append.token, outcome, offset, error))
+
+
+class _Sentence(NamedTuple):
+    copies: int
+    outcome: Outcome
+    error: str = ""
+
+
+_FATES: Mapping[Fate, _Sentence] = {
+    Fate.LAND: _Sentence(1, Outcome.DELIVERED),
+    Fate.REFUSE: _Sentence(0, Outcome.REFUSED, "refused by an injected fault"),
+    Fate.LOSE: _Sentence(0, Outcome.UNKNOWN, "lost by an injected fault"),
+    Fate.LAND_UNSEEN: _Sentence(1, Outcome.UNKNOWN, "acknowledgement lost by an injected fault"),
+    Fate.DUPLICATE: _Sentence(2, Outcome.DELIVERED),
+}
+
+
+class CommitLog:
+    """All topics of one folder. Methods may be called from any thread.
+
+    Args:
+        folder: where the data is; created if missing.
+        partitions: of commands and history, fixed when the folder is created.
+        max_record_bytes: larger records are refused.
+        now_ms: the clock of append times, in Unix milliseconds.
+        faults: for tests.
+
+    Raises:
+        DataFolderInUse: another process (or another log in this one) has it open.
+        ConfigError: the folder cannot be used, is damaged, or has another number of partitions.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        partitions: int = EMBEDDED_PARTITIONS,
+        max_record_bytes: int = MAX_RECORD_BYTES,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        faults: FaultHook = NO_FAULTS,
+    ) -> None:
+        self.folder = folder
+        self.partitions = partitions
+        self.max_record_bytes = max_record_bytes
+        self.cluster_id = ""
+        """Given to the folder when it was created; whoever keeps offsets of this log keeps it beside them."""
+        self.generation = 0
+        """Counts how often the folder was opened, and the later changes of assignments."""
+        self.failure: LogError | None = None
+        """Set once the storage has failed: the process cannot go on and should end."""
+        self.changed = threading.Condition()
+        """Its lock guards tails and listeners and is held for microseconds; notified when
+        there is something new."""
+        self._now_ms = now_ms
+        self._time_ms = 0
+        self._faults = faults
+        self._closed = False
+        self._listeners: list[Listener] = []
+        self._folder_lock = FolderLock(folder)
+        try:
+            self._open_store()
+        except BaseException:
+            self._folder_lock.release()
+            raise
+        self.group = Group(partitions, self.generation, self._raise_generation)
+        """The coordinators of this process; guarded by the lock of :attr:`changed`."""
+        self._queue: SimpleQueue[list[Append] | None] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="embedded-log-writer", daemon=True)
+        self._writer.start()
+
+    # --- opening and closing ---
+
+    def _open_store(self) -> None:
+        identity = read_identity(self.folder)
+        self._store = RecordStore(self.folder / "log", create=not identity)
+        try:
+            self.cluster_id = self._check_identity(identity)
+            self.generation = 1 + int(self._store.mark("generation") or 0)
+            self._store.put_marks({"generation": str(self.generation).encode()})
+            self._store.sync()
+            self._tails = {
+                (topic.name, partition): self._open_tail(topic.name, partition, topic.ephemeral)
+                for topic in TOPICS.values()
+                for partition in range(topic.count(self.partitions))
+            }
+            self._next = {place: tail.end for place, tail in self._tails.items()}
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _check_identity(self, identity: str) -> str:
+        found = {name: self._store.mark(name) for name in ("cluster", "format", "partitions")}
+        if found["cluster"] is None and not identity:
+            cluster_id = uuid4().hex
+            self._store.put_marks(
+                {
+                    "cluster": cluster_id.encode(),
+                    "format": _FORMAT,
+                    "partitions": str(self.partitions).encode(),
+                }
+            )
+            self._store.sync()
+            write_identity(self.folder, cluster_id)
+            return cluster_id
+        cluster_id = (found["cluster"] or b"").decode()
+        if identity not in ("", cluster_id):
+            raise ConfigError(
+                f"the data folder {self.folder} is mixed up: log.id says {identity!r}, the log itself "
+                f"{cluster_id!r}; restore the whole folder from one copy"
+            )
+        if found["format"] != _FORMAT:
+            raise ConfigError(
+                f"the data folder {self.folder} has format {found['format']!r}, this version reads "
+                f"{_FORMAT!r}; use the version that wrote it"
+            )
+        count = int(found["partitions"] or 0)
+        if count != self.partitions:
+            raise ConfigError(
+                f"the data folder {self.folder} was created with {count} partitions, {self.partitions} were "
+                f"asked for; the number is fixed: use {count}, or a new folder"
+            )
+        if not identity:
+            write_identity(self.folder, cluster_id)
+        return cluster_id
+
+    def _open_tail(self, topic: str, partition: int, ephemeral: bool) -> Tail:
+        if ephemeral:
+            first = self.generation << _EPHEMERAL_OFFSET_BITS
+            return Tail(start=first, end=first, ephemeral=True)
+        start = int(self._store.mark(_start_mark(topic, partition)) or 0)
+        last = self._store.last_offset(topic, partition)
+        end = start if last is None else max(start, last + 1)
+        return Tail(start=start, end=end, ephemeral=False)
+
+    def close(self) -> None:
+        """Write what was appended, end the writer, release the folder. Closing again does nothing."""
+        with self.changed:
+            if self._closed:
+                return
+            self._closed = True
+        self._queue.put(None)
+        self._writer.join()
+        self._store.close()
+        self._folder_lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # --- appending ---
+
+    def attach(self, listener: Listener) -> None:
+        """Tell the listener of new records from now on."""
+        with self.changed:
+            self._listeners.append(listener)
+
+    def detach(self, listener: Listener) -> None:
+        """Tell the listener no more."""
+        with self.changed:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+    def backlog(self) -> int:
+        """How many submissions wait for the writer."""
+        return self._queue.qsize()
+
+    def submit(self, appends: list[Append]) -> None:
+        """Append records. The durable ones of one call are written in one batch, all or nothing.
+
+        Raises:
+            LogError: the log is closed.
+        """
+        durable: list[Append] = []
+        batch = _Batch()
+        with self.changed:
+            self._check_open()
+            for append in appends:
+                topic = TOPICS.get(append.topic)
+                if topic is not None and topic.ephemeral:
+                    self._decide(append, batch)
+                else:
+                    durable.append(append)
+            if batch.deliveries:
+                self._publish(batch)
+            if durable:
+                self._queue.put(durable)
+
+    def _write(self) -> None:
+        """The writer thread."""
+        running = True
+        while running:
+            taken = self._queue.get()
+            appends: list[Append] = []
+            size = 0
+            while taken is not None:
+                appends += taken
+                size += sum(len(append.value or b"") + len(append.key) for append in taken)
+                if size >= COMMIT_BYTES:
+                    break
+                try:
+                    taken = self._queue.get_nowait()
+                except Empty:
+                    break
+            running = taken is not None
+            if appends:
+                self._commit(appends)
+
+    def _commit(self, appends: list[Append]) -> None:
+        batch = _Batch()
+        for append in appends:
+            self._decide(append, batch)
+        try:
+            if batch.records:
+                self._make_durable(batch)
+        except Exception as error:
+            self._fail(error)
+            batch = _Batch()
+            for append in appends:
+                batch.report(append, Outcome.UNKNOWN, error=str(self.failure))
+        with self.changed:
+            self._publish(batch)
+
+    def _make_durable(self, batch: _Batch) -> None:
+        self._faults.before_write()
+        self._store.write(record for records in batch.records.values() for record in records)
+        self._faults.before_sync()
+        self._store.sync()
+        self._faults.after_sync()
+
+    def _decide(self, append: Append, batch: _Batch) -> None:
+        """Decide what becomes of one append; give its record an offset if it lands."""
+        if self.failure is not None:
+            batch.report(append, Outcome.UNKNOWN, error=str(self.failure))
+            return
+        if append.lane.broken:
+            batch.report(append, Outcome.UNKNOWN, error="an earlier record of this ordered appender failed")
+            return
+        refusal = self._refusal(append)
+        if refusal:
+            batch.report(append, Outcome.REFUSED, error=refusal)
+            return
+        place = (append.topic, append.partition)
+        copies, outcome, error = _FATES[self._faults.fate(append.topic, append.partition, append.key)]
+        offset = self._next[place]
+        if copies:
+            copies = 1 if append.lane.ordered else copies
+            self._time_ms = max(self._time_ms, self._now_ms())
+            batch.records.setdefault(place, []).extend(
+                Record(*place, offset + n, self._time_ms, append.key, append.value, append.headers)
+                for n in range(copies)
+            )
+            self._next[place] = offset + copies
+        batch.report(append, outcome, offset if outcome is Outcome.DELIVERED else -1, error)
+
+    def _refusal(self, append: Append) -> str:
+        if (append.topic, append.partition) not in self._tails:
+            if append.topic not in TOPICS:
+                return f"there is no topic {append.topic!r}; the topics are {', '.join(TOPICS)}"
+            count = TOPICS[append.topic].count(self.partitions)
+            return f"there is no partition {append.partition} of {append.topic}; it has {count}, from 0"
+        size = len(append.key) + len(append.value or b"")
+        size += sum(len(name) + len(value) for name, value in append.headers.items())
+        if size > self.max_record_bytes:
+            return (
+                f"the record has {size} bytes, at most {self.max_record_bytes} are allowed on {append.topic}"
+            )
+        return ""
+
+    def _publish(self, batch: _Batch) -> None:
+        """Make records readable and tell everybody. Called under the lock."""
+        for place, records in batch.records.items():
+            self._tails[place].extend(records)
+        for sink, deliveries in batch.deliveries.items():
+            sink.report(deliveries)
+        if batch.records:
+            for listener in self._listeners:
+                listener.published(batch.records.keys())
+        self.changed.notify_all()
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = LogError(
+            f"the log in {self.folder} failed and takes no more records: {error}. "
+            f"Nothing acknowledged is lost. Free some disk space or repair the disk, then start it again"
+        )
+        _logger.critical("%s", self.failure, exc_info=error)
+
+    # --- reading ---
+
+    def count(self, topic: str) -> int:
+        """The number of partitions of a topic.
+
+        Raises:
+            LogError: there is no such topic.
+        """
+        if topic not in TOPICS:
+            raise LogError(f"there is no topic {topic!r}; the topics are {', '.join(TOPICS)}")
+        return TOPICS[topic].count(self.partitions)
+
+    def tail(self, topic: str, partition: int) -> Tail:
+        """The tail of a partition, to be looked at under the lock of :attr:`changed`.
+
+        Raises:
+            LogError: there is no such partition.
+        """
+        found = self._tails.get((topic, partition))
+        if found is None:
+            raise LogError(
+                f"there is no partition {partition} of {topic!r}; it has {self.count(topic)}, from 0"
+            )
+        return found
+
+    def end(self, topic: str, partition: int) -> int:
+        """The offset after the last durable record."""
+        with self.changed:
+            self._check_open()
+            return self.tail(topic, partition).end
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
+        """Up to ``limit`` records (and :data:`READ_BYTES`) from ``offset``, or the first kept one, on.
+
+        Empty only at the end.
+        """
+        with self.changed:
+            self._check_open()
+            tail = self.tail(topic, partition)
+            end = tail.end
+            offset = max(offset, tail.first)
+            if offset >= tail.base:
+                return tail.slice(offset, limit)
+        records: list[Record] = []
+        size = 0
+        for record in self._store.scan(topic, partition, offset, end):
+            records.append(record)
+            size += len(record.value or b"")
+            if len(records) >= limit or size >= READ_BYTES:
+                break
+        return records
+
+    # --- forgetting ---
+
+    def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
+        """Let go of the records below an offset: unreadable now, off the disk a little later."""
+        with self.changed:
+            self._check_open()
+            tail = self.tail(topic, partition)
+            start = tail.start
+            tail.start = max(start, min(before_offset, tail.end))
+            moved = tail.start > start
+            new_start = tail.start
+        if not moved or TOPICS[topic].ephemeral:
+            return
+        mark = _start_mark(topic, partition)
+        self._store.put_marks({mark: str(new_start).encode()})
+        deleted = int(self._store.mark(mark + "/deleted") or 0)
+        if new_start - deleted >= DELETE_RECORDS:
+            self._store.delete_range(topic, partition, deleted, new_start)
+            self._store.put_marks({mark + "/deleted": str(new_start).encode()})
+
+    def _raise_generation(self) -> int:
+        """Count a change of assignments: durable, so that no generation is ever used again."""
+        self.generation += 1
+        self._store.put_marks({"generation": str(self.generation).encode()})
+        self._store.sync()
+        return self.generation
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogError(f"the log in {self.folder} is closed")
+
+
+def _start_mark(topic: str, partition: int) -> str:
+    return f"start/{topic}/{partition}"

@@ -1,0 +1,247 @@
+"""The embedded log as clients and workers in the same process see it: asyncio, typed messages.
+
+The log's threads only take notes here and wake the loop, once for all that has come until the loop runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from orchestrator.errors import LogError, RecordRefused, Unavailable
+from orchestrator.log.aio import BeatStream, Inbox, ReplyStream
+from orchestrator.log.commit_log import Append, CommitLog, Lane, TopicPartition
+from orchestrator.log.port import Delivery, Outcome
+from orchestrator.log.typed import (
+    BEAT,
+    INBOX,
+    REPLY,
+    Channel,
+    Feed,
+    Letter,
+    Stream,
+    beat_letter,
+    command_letter,
+    least_used,
+)
+from orchestrator.protocol.commands import Command
+from orchestrator.protocol.tasks import WorkerBeat
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT_S = 30.0
+"""A disk that has not answered by then is broken or hopelessly overloaded."""
+
+MAX_BACKLOG = 20_000
+"""Submissions that may wait for the disk: about a second of its work. More are turned away."""
+
+READ_RECORDS = 1_000
+"""Read at once of one partition, so that the loop serves others in between."""
+
+
+class EmbeddedAioLog:
+    """Implements :class:`orchestrator.log.aio.AioLog` for one event loop.
+
+    Make one per process and share it: all its clients and workers read a partition together.
+    """
+
+    def __init__(self, log: CommitLog) -> None:
+        self._log = log
+        self._lane = Lane(ordered=False)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._feeds: dict[TopicPartition, Feed[Any]] = {}
+        self._streams: list[_AioStream[Any]] = []
+        self._waiting: set[asyncio.Future[Delivery]] = set()
+        # Notes of the log's threads, guarded by the log's lock.
+        self._outcomes: list[Delivery] = []
+        self._dirty: set[TopicPartition] = set()
+        self._scheduled = False
+        log.attach(self)
+
+    async def send(self, command: Command) -> None:
+        """Append a command to the partition of its workflow id; returns when it is durable.
+
+        Raises:
+            RecordRefused: the command is too large.
+            PayloadError: the command cannot be encoded.
+            Unavailable: the log is closed, failed, overloaded or too slow.
+        """
+        await self._append(command_letter(command, self._log.partitions))
+
+    async def beat(self, beat: WorkerBeat) -> int:
+        """Append a beat; returns its offset."""
+        return (await self._append(beat_letter(beat))).offset
+
+    async def open_inbox(self, worker: str) -> Inbox:
+        """Read the least used partition of ``tasks`` from its end, for one worker incarnation."""
+        return self._open(INBOX, worker)
+
+    async def open_replies(self, client_id: str) -> ReplyStream:
+        """Read the least used partition of ``replies`` from its end, for one client."""
+        return self._open(REPLY, client_id)
+
+    async def open_beats(self) -> BeatStream:
+        """Read ``workers`` from its end."""
+        return self._open(BEAT, "")
+
+    async def close(self) -> None:
+        """Read no more; what is not acknowledged yet is ``Unavailable`` to its sender."""
+        if self._closed:
+            return
+        self._closed = True
+        self._log.detach(self)
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(Unavailable("the log was closed before it answered"))
+        for stream in self._streams:
+            stream.end()
+
+    # --- appending ---
+
+    async def _append(self, letter: Letter) -> Delivery:
+        loop = self._bind()
+        if self._log.backlog() >= MAX_BACKLOG:
+            raise Unavailable(f"{MAX_BACKLOG} appends wait for the disk already")
+        future: asyncio.Future[Delivery] = loop.create_future()
+        self._waiting.add(future)
+        try:
+            self._log.submit(
+                [
+                    Append(
+                        letter.topic, letter.partition, letter.key, letter.value, {}, future, self._lane, self
+                    )
+                ]
+            )
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                delivery = await future
+        except LogError as error:
+            raise Unavailable(str(error)) from error
+        except TimeoutError as error:
+            raise Unavailable(f"the disk gave no answer for {ANSWER_TIMEOUT_S:.0f} s") from error
+        finally:
+            self._waiting.discard(future)
+        if delivery.outcome is Outcome.REFUSED:
+            raise RecordRefused(delivery.error)
+        if delivery.outcome is Outcome.UNKNOWN:
+            raise Unavailable(delivery.error)
+        return delivery
+
+    def report(self, deliveries: list[Delivery]) -> None:
+        """Called by the log, under its lock, from any thread."""
+        self._outcomes += deliveries
+        self._schedule()
+
+    def published(self, places: Collection[TopicPartition]) -> None:
+        """Called by the log, under its lock, from any thread."""
+        dirty = [place for place in places if place in self._feeds]
+        if dirty:
+            self._dirty.update(dirty)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if self._scheduled or self._loop is None or self._loop.is_closed():
+            return
+        self._scheduled = True
+        self._loop.call_soon_threadsafe(self._catch_up)
+
+    def _catch_up(self) -> None:
+        """On the loop: resolve what was acknowledged, hand out what was published."""
+        with self._log.changed:
+            self._scheduled = False
+            outcomes, self._outcomes = self._outcomes, []
+            dirty, self._dirty = self._dirty, set()
+        for delivery in outcomes:
+            if not delivery.token.done():
+                delivery.token.set_result(delivery)
+        for place in dirty:
+            self._read(place)
+
+    # --- reading ---
+
+    def _read(self, place: TopicPartition) -> None:
+        feed = self._feeds.get(place)
+        if feed is None or self._closed:
+            return
+        records = self._log.read(*place, feed.position, READ_RECORDS)
+        feed.take(records)
+        if len(records) == READ_RECORDS:
+            self._bind().call_soon(self._read, place)
+
+    def _open(self, channel: Channel[T], name: str) -> _AioStream[T]:
+        self._bind()
+        topic = channel.topic
+        try:
+            used = {p: feed.readers for (t, p), feed in self._feeds.items() if t == topic}
+            partition = least_used(name, used, self._log.count(topic))
+            with self._log.changed:
+                feed = self._feeds.get((topic, partition))
+                if feed is None:
+                    end = self._log.tail(topic, partition).end
+                    feed = self._feeds[topic, partition] = Feed(channel, partition, end)
+        except LogError as error:
+            raise Unavailable(str(error)) from error
+        stream = _AioStream(self, feed, (topic, partition), name)
+        self._streams.append(stream)
+        return stream
+
+    def release(self, stream: _AioStream[Any], place: TopicPartition) -> None:
+        """A stream was closed."""
+        if stream in self._streams:
+            self._streams.remove(stream)
+        with self._log.changed:
+            if place in self._feeds and not self._feeds[place].readers:
+                del self._feeds[place]
+
+    def _bind(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise Unavailable("this side of the log is closed")
+        if self._loop is None:
+            self._loop = loop
+        return self._loop
+
+
+class _AioStream(Stream[T]):
+    """A stream that can be waited for. One task at a time may wait."""
+
+    def __init__(self, log: EmbeddedAioLog, feed: Feed[T], place: TopicPartition, name: str) -> None:
+        super().__init__(feed, name)
+        self._log = log
+        self._place = place
+        self._news = asyncio.Event()
+        self._ended = False
+
+    def put(self, message: T) -> None:
+        """Add a message and wake the reader."""
+        super().put(message)
+        self._news.set()
+
+    async def next(self, timeout_s: float) -> list[T]:
+        """The next messages; empty after ``timeout_s``.
+
+        Raises:
+            Unavailable: the stream or the log was closed.
+        """
+        if not self._news.is_set():
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+        if self._ended:
+            raise Unavailable("this stream is closed; open another one")
+        self._news.clear()
+        return self.take()
+
+    def end(self) -> None:
+        """Wake the reader for good."""
+        self._ended = True
+        self._news.set()
+
+    async def close(self) -> None:
+        """Read no more."""
+        self.end()
+        self.detach()
+        self._log.release(self, self._place)

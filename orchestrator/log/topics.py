@@ -1,0 +1,59 @@
+"""The topics: one table of what exists on every log.
+
+Names are without the namespace's prefix; the Kafka adapter adds it. On the embedded log the
+*ephemeral* topics are kept in a bounded tail in memory only, for nothing is lost with them: tasks are
+sent again from history, clients repeat a command whose reply they missed, and beats repeat themselves.
+Their readers start at the end. Offsets of ephemeral topics grow over restarts too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+COMMANDS = "commands"
+HISTORY = "history"
+TASKS = "tasks"
+REPLIES = "replies"
+WORKERS = "workers"
+DEAD_LETTERS = "dead-letters"
+META = "meta"
+
+EMBEDDED_PARTITIONS = 4
+"""Partitions of commands and history in one process: enough for restores to overlap with work."""
+
+KAFKA_PARTITIONS = 16
+"""Partitions of commands and history on Kafka: at most so many coordinators share the work."""
+
+WORKER_HEADER = "worker"
+"""Header of a record on ``tasks``: the incarnation that it is for."""
+
+CLIENT_HEADER = "client"
+"""Header of a record on ``replies``: the id of the client that it is for."""
+
+
+class Topic(NamedTuple):
+    """A topic; ``partitions`` 0 means as many as ``commands`` has."""
+
+    name: str
+    partitions: int = 0
+    compacted: bool = False
+    ephemeral: bool = False
+
+    def count(self, commands_partitions: int) -> int:
+        """The number of partitions on a log whose ``commands`` has that many."""
+        return self.partitions or commands_partitions
+
+
+TOPICS: Mapping[str, Topic] = {
+    topic.name: topic
+    for topic in (
+        Topic(COMMANDS),
+        Topic(HISTORY, compacted=True),
+        Topic(TASKS, partitions=32, ephemeral=True),
+        Topic(REPLIES, partitions=16, ephemeral=True),
+        Topic(WORKERS, partitions=1, compacted=True, ephemeral=True),
+        Topic(DEAD_LETTERS, partitions=1),
+        Topic(META, partitions=1, compacted=True),
+    )
+}

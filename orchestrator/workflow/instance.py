@@ -1,0 +1,620 @@
+"""The live coroutine of one run: facts go in, actions come out.
+
+An activation is always the same three steps: apply all facts, in order; run until nothing is ready,
+test the wait conditions, and again; hand back what the code asked for, a terminal action last. What
+applying a fact does is a table at the end of the file. Nothing here knows of logs, clocks or threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import logging
+import random
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, cast
+
+from orchestrator.codec import failures, payloads
+from orchestrator.codec.payloads import PayloadConverter
+from orchestrator.errors import (
+    ActivityFailure,
+    ApplicationError,
+    CanceledError,
+    DefinitionError,
+    FailureError,
+    NotDeterministic,
+    PayloadError,
+    QueryFailed,
+    UnknownName,
+    UsageError,
+)
+from orchestrator.protocol.actions import (
+    AcceptCancel,
+    Action,
+    CancelTimer,
+    CompleteWorkflow,
+    FailWorkflow,
+    RequestCancelActivity,
+    ScheduleActivity,
+    StartTimer,
+)
+from orchestrator.protocol.events import (
+    ActivityCanceled,
+    ActivityCompleted,
+    ActivityFailed,
+    ActivityTimedOut,
+    EventBase,
+    Fact,
+    TimerFired,
+    WorkflowCancelRequested,
+    WorkflowSignaled,
+    WorkflowStarted,
+)
+from orchestrator.protocol.values import CancellationType, Failure, Payload, Payloads, RetryState
+from orchestrator.workflow.definition import Handler, WorkflowDefinition
+from orchestrator.workflow.handles import ActivityHandle
+from orchestrator.workflow.loop import Evicted, Mode, WorkflowLoop, outside
+from orchestrator.workflow.stack import STACK_QUERY, describe_stack
+
+MAX_TAGS: Final = 32
+"""Tags of a run: they are words to filter lists by, not a place for data."""
+
+MAX_TAG_CHARS: Final = 100
+"""A tag is a word."""
+
+MAX_CLOSE_ATTEMPTS: Final = 100
+"""How often a coroutine that awaits something while it is closed is closed again, before it is abandoned."""
+
+_logger = logging.getLogger("orchestrator.workflow")
+
+_abandoned: list[Coroutine[Any, Any, Any]] = []
+"""Coroutines that no close() ends. Kept, because the collector would close them again, anywhere."""
+
+
+class WorkflowCodeError(Exception):
+    """The code of a run raised an undeclared exception or did something that is not deterministic.
+
+    Nothing that it asked for in this activation counts, and the instance can only be closed.
+
+    Attributes:
+        failure: the exception as data, with its traceback as text.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.type}: {failure.message}" if failure.type else failure.message)
+        self.failure = failure
+
+
+class Instance:
+    """The code of one run, as far as it has come.
+
+    Attributes:
+        definition: the workflow.
+        workflow_id: its id.
+        run_id: its run; random numbers follow from it.
+        namespace: where it lives.
+        started: the first event of the run.
+        start_time_ms: when that was.
+        converter: encodes and decodes values.
+        history_events: events in history, at the start of the activation.
+        replaying: whether the activation happened before: nothing is logged.
+        cancel_reason: why somebody asked to cancel the run, or None.
+        closed: a terminal action was made.
+    """
+
+    __slots__ = (
+        "_actions",
+        "_activities",
+        "_buffered_signals",
+        "_conditions",
+        "_error",
+        "_last_activity",
+        "_last_timer",
+        "_loop",
+        "_main",
+        "_object",
+        "_queries",
+        "_random",
+        "_signals",
+        "_tags",
+        "_terminal",
+        "_unusable",
+        "cancel_reason",
+        "closed",
+        "converter",
+        "definition",
+        "history_events",
+        "namespace",
+        "replaying",
+        "run_id",
+        "start_time_ms",
+        "started",
+        "workflow_id",
+    )
+
+    def __init__(
+        self,
+        definition: WorkflowDefinition,
+        *,
+        workflow_id: str,
+        run_id: str,
+        started: WorkflowStarted,
+        start_time_ms: int,
+        converter: PayloadConverter = payloads.DEFAULT,
+        namespace: str = "default",
+    ) -> None:
+        self.definition = definition
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.namespace = namespace
+        self.started = started
+        self.start_time_ms = start_time_ms
+        self.converter = converter
+        self.history_events = 0
+        self.replaying = False
+        self.cancel_reason: str | None = None
+        self.closed = False
+        self._loop = WorkflowLoop(self)  # type: ignore[abstract]  # the rest comes from a table
+        self._main: asyncio.Task[None] | None = None
+        self._object: Any = None
+        self._actions: dict[tuple[type, int], Action] = {}
+        self._activities: dict[int, ActivityHandle[Any]] = {}
+        self._last_activity = 0
+        self._last_timer = 0
+        self._conditions: dict[asyncio.Future[None], tuple[Callable[[], bool], contextvars.Context]] = {}
+        self._signals: Mapping[str, Handler] = definition.signals
+        self._queries: Mapping[str, Handler] = definition.queries
+        self._buffered_signals: dict[str, list[WorkflowSignaled]] = {}
+        self._tags: tuple[str, ...] = ()
+        self._terminal: CompleteWorkflow | FailWorkflow | AcceptCancel | None = None
+        self._random: random.Random | None = None
+        self._error: BaseException | None = None
+        self._unusable = ""
+
+    # --- for the engine's side ---
+
+    def activate(
+        self, facts: Sequence[Fact], time_ms: int, *, replaying: bool = False, history_events: int = 0
+    ) -> tuple[Action, ...]:
+        """Tell the code what happened, run it until it waits, and return what it asked for.
+
+        The first fact of the first call is the ``WorkflowStarted``. Facts that the code no longer waits
+        for are ignored. Time is ``time_ms`` throughout.
+
+        Raises:
+            WorkflowCodeError: the code cannot go on; the instance must be closed.
+            Evicted: it was raised into this thread, or :meth:`evict` was called; likewise.
+        """
+        self._check_usable()
+        self._loop.now_ms = time_ms
+        self.replaying = replaying
+        self.history_events = history_events
+        self._actions = {}
+        self._unusable = "its last activation did not end"
+        with self._loop.activation():
+            for fact in facts:
+                _APPLY[type(fact)](self, fact)
+            if self._main is None:
+                self._start()
+            self._run_until_idle()
+        if self._error is not None:
+            self._unusable = "its code failed"
+            raise WorkflowCodeError(failures.to_failure(self._error, self.converter)) from self._error
+        self._unusable = ""
+        actions, self._actions = tuple(self._actions.values()), {}
+        if self._terminal is None or self.closed:
+            return actions
+        self.closed = True
+        return (*actions, self._terminal)
+
+    def query(self, name: str, input: Payloads) -> Payload:
+        """Answer a query; the code may look at everything and change nothing.
+
+        Raises:
+            UnknownName: there is no such query; the message lists those that there are.
+            QueryFailed: the handler raised, or arguments or answer cannot be converted.
+        """
+        self._check_usable()
+        if name == STACK_QUERY:
+            return self.converter.to_payload(describe_stack(self._loop.tasks))
+        handler = self._queries.get(name)
+        if handler is None:
+            known = ", ".join(sorted({*self._queries, STACK_QUERY}))
+            raise UnknownName(f"workflow {self.definition.name!r} has no query {name!r}; it has {known}")
+        self._loop.mode = Mode.READ_ONLY
+        try:
+            with self._loop.activation():
+                args = self._decode(handler, input)
+                result = contextvars.Context().run(self._bound(handler), *args)
+                return self.converter.to_payload(result)
+        except Exception as error:
+            raise QueryFailed(f"query {name!r} raised {type(error).__name__}: {error}") from error
+        finally:
+            self._loop.mode = Mode.OPEN
+
+    def evict(self) -> None:
+        """End a running activation as soon as its code calls or awaits anything. For other threads."""
+        self._loop.mode = Mode.EVICTED
+
+    def close(self) -> None:
+        """Drop the instance. ``finally`` blocks run, but each call of the API in them raises ``Evicted``.
+
+        Nothing that they do leaves a trace. Code is never told that it was cancelled, because it was not.
+        """
+        loop = self._loop
+        loop.mode = Mode.EVICTED
+        self._unusable = "it was closed"
+        with loop.activation():
+            for task in list(loop.tasks):
+                _close_coroutine(task.get_coro())
+            loop.drop()
+        self._conditions.clear()
+        self._activities.clear()
+        self._main = self._object = None
+
+    # --- for the API ---
+
+    @property
+    def loop(self) -> WorkflowLoop:
+        """The event loop of the run."""
+        return self._loop
+
+    @property
+    def now_ms(self) -> int:
+        """The time of the activation."""
+        return self._loop.now_ms
+
+    @property
+    def random(self) -> random.Random:
+        """The random numbers of the run: they follow from its id."""
+        self._loop.guard("drawing a random number")
+        if self._random is None:
+            self._random = random.Random(hashlib.sha256(self.run_id.encode()).digest())
+        return self._random
+
+    def uuid4(self) -> uuid.UUID:
+        """A UUID made of :attr:`random`."""
+        return uuid.UUID(int=self.random.getrandbits(128), version=4)
+
+    def schedule_activity(self, action: ScheduleActivity, hint: Any) -> ActivityHandle[Any]:
+        """Ask for an activity; its number is given here."""
+        self._loop.guard("starting an activity")
+        number = self._last_activity = action.activity_id
+        self._actions[ScheduleActivity, number] = action
+        handle: ActivityHandle[Any] = ActivityHandle(
+            loop=self._loop,
+            number=self._loop.next_number(),
+            activity_id=number,
+            activity_type=action.activity_type,
+            cancellation_type=action.cancellation_type,
+            hint=hint,
+            ask_cancel=self._cancel_activity,
+        )
+        self._activities[number] = handle
+        return handle
+
+    @property
+    def next_activity_id(self) -> int:
+        """The number of the next activity."""
+        return self._last_activity + 1
+
+    def start_timer(self, delay_ms: int, summary: str) -> int:
+        """Ask for a timer (see :class:`~orchestrator.workflow.loop.Host`)."""
+        self._last_timer += 1
+        number = self._last_timer
+        self._actions[StartTimer, number] = StartTimer(timer_id=number, delay_ms=delay_ms, summary=summary)
+        return number
+
+    def cancel_timer(self, timer_id: int) -> None:
+        """Cancel a timer; one that was started in this activation never was."""
+        if self._actions.pop((StartTimer, timer_id), None) is None:
+            self._actions[CancelTimer, timer_id] = CancelTimer(timer_id=timer_id)
+
+    def add_condition(self, test: Callable[[], bool]) -> asyncio.Future[None]:
+        """A future that is done after the first drain in which ``test`` was true."""
+        self._loop.guard("waiting")
+        future = self._loop.create_future()
+        self._conditions[future] = (test, contextvars.copy_context())
+        return future
+
+    def remove_condition(self, future: asyncio.Future[None]) -> None:
+        """Test it no longer."""
+        self._conditions.pop(future, None)
+
+    def add_tag(self, tag: str) -> None:
+        """Put a word on the event that closes the run; twice is once."""
+        self._loop.guard("adding a tag")
+        if not isinstance(tag, str) or not 0 < len(tag) <= MAX_TAG_CHARS or not tag.isprintable():
+            raise UsageError(f"the tag is {tag!r}; give 1 to {MAX_TAG_CHARS} printable characters")
+        if tag not in self._tags:
+            if len(self._tags) == MAX_TAGS:
+                raise UsageError(f"the run has {MAX_TAGS} tags already; {tag!r} would be one too many")
+            self._tags = (*self._tags, tag)
+
+    def set_signal_handler(self, name: str, fn: Callable[..., Any] | None) -> None:
+        """Set or remove the handler of a signal; a new one gets what was buffered, in order."""
+        self._loop.guard("setting a signal handler")
+        self._signals = _with_handler(self._signals, name, fn)
+        if fn is not None:
+            for fact in self._buffered_signals.pop(name, ()):
+                self._apply_signaled(fact)
+
+    def set_query_handler(self, name: str, fn: Callable[..., Any] | None) -> None:
+        """Set or remove the handler of a query."""
+        self._loop.guard("setting a query handler")
+        self._queries = _with_handler(self._queries, name, fn)
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is to be logged: it was logged before, or does not count."""
+        return self.replaying or self._loop.mode is Mode.EVICTED
+
+    def callback_failed(self, error: BaseException) -> None:
+        """A callback on the loop raised (see :class:`~orchestrator.workflow.loop.Host`)."""
+        self._end(error)
+
+    def report(self, message: str, error: BaseException | None) -> None:
+        """Log what no code waits for (see :class:`~orchestrator.workflow.loop.Host`)."""
+        if not self.replaying:
+            with outside():
+                _logger.warning(
+                    "%s (workflow_id=%s run_id=%s)", message, self.workflow_id, self.run_id, exc_info=error
+                )
+
+    # --- running ---
+
+    def _check_usable(self) -> None:
+        if self._unusable:
+            raise RuntimeError(
+                f"the instance of {self.workflow_id!r} cannot be used: {self._unusable}; "
+                "close it and make another from history"
+            )
+
+    def _start(self) -> None:
+        """Make the object and the main task. Signals that came with the start run first, see §6."""
+        context = contextvars.Context()
+        handler = self.definition.run
+        try:
+            args = self._decode(handler, self.started.input)
+        except (PayloadError, DefinitionError) as error:
+            message = f"the input of workflow {self.definition.name!r} cannot be used: {error}"
+            self._end(ApplicationError(message, type="InvalidInput", non_retryable=True))
+            self._loop.halt()
+            return
+        try:
+            context.run(self._make_object, args)
+        except (Evicted, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._end(error)
+            self._loop.halt()
+            return
+        self._main = self._loop.create_task(self._run_main(args), name="run", context=context)
+        if self.cancel_reason is not None:
+            self._loop.call_soon(self._main.cancel)
+
+    def _make_object(self, args: Sequence[Any]) -> None:
+        cls = self.definition.cls
+        self._object = cls(*args) if self.definition.init_takes_input else cls()
+
+    def _run_until_idle(self) -> None:
+        loop = self._loop
+        loop.run_ready()
+        while self._conditions:
+            for future, (test, context) in list(self._conditions.items()):
+                if future.done():
+                    continue
+                try:
+                    if context.run(test):
+                        future.set_result(None)
+                except Exception as error:
+                    future.set_exception(error)
+            if not loop.has_ready():
+                return
+            loop.run_ready()
+
+    async def _run_main(self, args: Sequence[Any]) -> None:
+        try:
+            result = await self.definition.run.fn(self._object, *args)
+            payload = None if result is None else self.converter.to_payload(result)
+        except (GeneratorExit, Evicted, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._end(error)
+        else:
+            self._finish(CompleteWorkflow(result=payload, tags=self._tags))
+
+    async def _run_signal(self, handler: Handler, args: Sequence[Any]) -> None:
+        try:
+            result = self._bound(handler)(*args)
+            if asyncio.iscoroutine(result):
+                await result
+        except (GeneratorExit, Evicted, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._end(error)
+
+    # --- the end ---
+
+    def _end(self, error: BaseException) -> None:
+        """Code ended by an exception: that is a cancellation, a declared failure, or a bug."""
+        if self.cancel_reason is not None and _is_cancellation(error):
+            self._finish(AcceptCancel(tags=self._tags))
+        elif self._is_declared(error):
+            failure = failures.to_failure(error, self.converter)
+            self._finish(FailWorkflow(failure=failure, tags=self._tags))
+        else:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """The code cannot go on. The first error tells why; what follows from it does not count."""
+        if self._error is None:
+            self._error = error
+        self._loop.halt()
+
+    def _finish(self, terminal: CompleteWorkflow | FailWorkflow | AcceptCancel) -> None:
+        """The run ends; the first to say so decides. What else is ready still runs."""
+        if self._terminal is None:
+            self._terminal = terminal
+
+    def _is_declared(self, error: BaseException) -> bool:
+        if isinstance(error, BaseExceptionGroup):
+            return all(self._is_declared(part) for part in error.exceptions)
+        return isinstance(error, (FailureError, TimeoutError, *self.definition.failure_exception_types))
+
+    # --- facts ---
+
+    def _decode(self, handler: Handler, input: Payloads) -> list[Any]:
+        return self.converter.from_payloads(input, handler.hints_for(len(input)))
+
+    def _bound(self, handler: Handler) -> Callable[..., Any]:
+        if not handler.has_self:
+            return handler.fn
+        bound: Callable[..., Any] = handler.fn.__get__(self._object)
+        return bound
+
+    def _apply_started(self, fact: WorkflowStarted) -> None:
+        """Nothing: the instance was made of it, and the main task starts after all facts are applied."""
+
+    def _apply_signaled(self, fact: WorkflowSignaled) -> None:
+        handler = self._signals.get(fact.signal_name)
+        if handler is None:
+            self._buffered_signals.setdefault(fact.signal_name, []).append(fact)
+            return
+        try:
+            args = self._decode(handler, fact.input)
+        except (PayloadError, DefinitionError) as error:
+            self.report(f"signal {fact.signal_name!r} was dropped: {error}", None)
+            return
+        self._loop.create_task(
+            self._run_signal(handler, args), name=f"signal: {fact.signal_name}", context=contextvars.Context()
+        )
+
+    def _apply_cancel_requested(self, fact: WorkflowCancelRequested) -> None:
+        self.cancel_reason = fact.reason
+        if self._main is not None:
+            self._loop.call_soon(self._main.cancel)
+
+    def _apply_activity_completed(self, fact: ActivityCompleted) -> None:
+        handle = self._take_activity(fact.activity_id)
+        if handle is None:
+            return
+        try:
+            result = None if fact.result is None else self.converter.from_payload(fact.result, handle.hint)
+        except PayloadError as error:
+            message = f"the result of activity {handle.activity_type!r} cannot be decoded: {error}"
+            handle.set_exception(PayloadError(message))
+        else:
+            handle.set_result(result)
+
+    def _apply_activity_failed(self, fact: ActivityFailed | ActivityTimedOut) -> None:
+        handle = self._take_activity(fact.activity_id)
+        if handle is not None:
+            words = "timed out" if isinstance(fact, ActivityTimedOut) else "failed"
+            cause = failures.from_failure(fact.failure, self.converter)
+            handle.set_exception(_activity_failure(handle, words, fact.attempt, fact.retry_state, cause))
+
+    def _apply_activity_canceled(self, fact: ActivityCanceled) -> None:
+        handle = self._take_activity(fact.activity_id)
+        if handle is None:
+            return
+        if handle.cancel_requested:
+            asyncio.Future.cancel(handle)
+        else:
+            cause = CanceledError("the activity was cancelled")
+            handle.set_exception(
+                _activity_failure(handle, "was cancelled", fact.attempt, RetryState.CANCEL_REQUESTED, cause)
+            )
+
+    def _apply_timer_fired(self, fact: TimerFired) -> None:
+        if fact.timer_id > self._last_timer:
+            self._fail(_never_asked("timer", fact.timer_id, self._last_timer))
+        self._loop.fire(fact.timer_id)
+
+    def _take_activity(self, activity_id: int) -> ActivityHandle[Any] | None:
+        """The handle that waits for a closed activity; None if the code cancelled it and went on."""
+        if activity_id > self._last_activity:
+            self._fail(_never_asked("activity", activity_id, self._last_activity))
+        return self._activities.pop(activity_id, None)
+
+    def _cancel_activity(self, handle: ActivityHandle[Any]) -> bool:
+        """Cancel an activity as its type says; whether its handle is cancelled now."""
+        self._loop.guard("cancelling an activity")
+        number = handle.activity_id
+        abandoned = handle.cancellation_type is CancellationType.ABANDON
+        if not abandoned and self._actions.pop((ScheduleActivity, number), None) is None:
+            if not handle.cancel_requested:
+                handle.cancel_requested = True
+                self._actions[RequestCancelActivity, number] = RequestCancelActivity(activity_id=number)
+            if handle.cancellation_type is CancellationType.WAIT_CANCELLATION_COMPLETED:
+                return False
+        self._activities.pop(number, None)
+        return True
+
+
+_APPLY: Final[dict[type[EventBase], Callable[[Instance, Any], None]]] = {
+    WorkflowStarted: Instance._apply_started,
+    WorkflowSignaled: Instance._apply_signaled,
+    WorkflowCancelRequested: Instance._apply_cancel_requested,
+    ActivityCompleted: Instance._apply_activity_completed,
+    ActivityFailed: Instance._apply_activity_failed,
+    ActivityTimedOut: Instance._apply_activity_failed,
+    ActivityCanceled: Instance._apply_activity_canceled,
+    TimerFired: Instance._apply_timer_fired,
+}
+
+
+def current() -> Instance | None:
+    """The instance whose code runs on this thread, or None: it is the host of the running loop."""
+    loop = asyncio._get_running_loop()
+    return cast(Instance, loop.host) if type(loop) is WorkflowLoop else None
+
+
+def _with_handler(
+    handlers: Mapping[str, Handler], name: str, fn: Callable[..., Any] | None
+) -> Mapping[str, Handler]:
+    others = {known: handler for known, handler in handlers.items() if known != name}
+    return others if fn is None else {**others, name: Handler(name, fn, has_self=False)}
+
+
+def _never_asked(kind: str, number: int, last: int) -> NotDeterministic:
+    return NotDeterministic(
+        f"history tells of {kind} {number}, but the code has asked for {last} so far; "
+        "it was changed in a way that open runs cannot follow"
+    )
+
+
+def _activity_failure(
+    handle: ActivityHandle[Any], words: str, attempt: int, retry_state: RetryState, cause: BaseException
+) -> ActivityFailure:
+    return ActivityFailure(
+        f"activity {handle.activity_type!r} {words} (attempt {attempt}, {retry_state})",
+        activity_type=handle.activity_type,
+        activity_id=handle.activity_id,
+        attempt=attempt,
+        retry_state=str(retry_state),
+        cause=cause,
+    )
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether the error says that something was cancelled, as such or as the cause of a failed activity."""
+    if isinstance(error, ActivityFailure):
+        return error.cause is not None and _is_cancellation(error.cause)
+    return isinstance(error, asyncio.CancelledError | CanceledError)
+
+
+def _close_coroutine(coroutine: Any) -> None:
+    """Close a coroutine, and again if its ``finally`` blocks await what does not come."""
+    for _ in range(MAX_CLOSE_ATTEMPTS):
+        try:
+            coroutine.close()
+            return
+        except RuntimeError:  # it awaited something; or a bug in a finally block, which ended it
+            if coroutine.cr_frame is None:
+                return
+        except BaseException:  # whatever the blocks raise, Evicted as a rule: the coroutine has ended
+            return
+    _abandoned.append(coroutine)
