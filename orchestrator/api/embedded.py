@@ -20,6 +20,7 @@ from typing import Any
 from orchestrator.client.client import Client
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.runtime import Runtime, SystemRuntime
+from orchestrator.coordinator.watchdog import Abandoned, Watchdog
 from orchestrator.errors import DefinitionError, Unavailable
 from orchestrator.log.embedded import EmbeddedLog
 from orchestrator.log.embedded_aio import EmbeddedAioLog
@@ -49,28 +50,60 @@ class Engine:
         determinism.install()
         self.log = EmbeddedLog(folder)
         self.error: BaseException | None = None
-        self._coordinator = Coordinator(
-            self.log.member(),
-            folder / "store",
-            definitions,
-            runtime or SystemRuntime(),
-            log_id=self.log.cluster_id,
-            workers_end_with_log=True,
-        )
+        self.fatal = ""
+        """Why this process should end soon, though it still works; "" if all is well."""
+        self._definitions = definitions
+        self._runtime = runtime or SystemRuntime()
         self._stopped: list[Callable[[], None]] = []
         self.reader = StoreReader(self._stores)
-        self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
+        self._start(frozenset(), {})
+
+    def _start(self, suspects: frozenset[str], opened: dict[int, PartitionStore]) -> None:
+        self._member = self.log.member()
+        self._coordinator = Coordinator(
+            self._member,
+            self.folder / "store",
+            self._definitions,
+            self._runtime,
+            log_id=self.log.cluster_id,
+            workers_end_with_log=not suspects,
+            watch=Watchdog(self._on_hung),
+            open_store=lambda number: opened.pop(number, None) or self._open_store(number),
+            suspects=suspects,
+        )
+        self._thread = threading.Thread(
+            target=self._run, args=(self._coordinator,), name="coordinator", daemon=True
+        )
         self._thread.start()
 
-    def _run(self) -> None:
+    def _open_store(self, number: int) -> PartitionStore:
+        return PartitionStore(self.folder / "store" / f"{number:05d}", log_id=self.log.cluster_id)
+
+    def _on_hung(self, run_id: str) -> None:
+        """The coordinator's thread is stuck in a run's code for good: go on without it, and say so.
+
+        Its successor takes over the open stores, which cannot be opened twice.
+        """
+        self._member.close()
+        opened = {number: found.store for number, found in self._coordinator.partitions.items()}
+        self._start(frozenset({run_id}), opened)
+        self.fatal = (
+            f"the code of run {run_id} does not give way and cannot be ended; the run is blocked, and this "
+            f"process should be restarted, for the stuck thread slows it down"
+        )
+
+    def _run(self, coordinator: Coordinator) -> None:
         try:
-            self._coordinator.run()
+            coordinator.run()
+        except Abandoned:
+            return
         except BaseException as error:
             self.error = error
             raise
         finally:
-            for call in self._stopped:
-                call()
+            if coordinator is self._coordinator:
+                for call in self._stopped:
+                    call()
 
     def _stores(self) -> list[PartitionStore | None]:
         partitions = self._coordinator.partitions

@@ -183,10 +183,21 @@ class Client:
         handle = await self.start_workflow(workflow, *args, **options)
         return await handle.result()
 
+    @overload
     def get_workflow_handle(
-        self, id: str, run_id: str | None = None, result_type: type[R] | None = None
-    ) -> WorkflowHandle[R]:
-        """A handle on a workflow that may exist; without ``run_id`` on its current (or else last) run."""
+        self, id: str, run_id: str | None = None, result_type: None = None
+    ) -> WorkflowHandle[Any]: ...
+    @overload
+    def get_workflow_handle(
+        self, id: str, run_id: str | None = None, *, result_type: type[R]
+    ) -> WorkflowHandle[R]: ...
+    def get_workflow_handle(
+        self, id: str, run_id: str | None = None, result_type: type[Any] | None = None
+    ) -> WorkflowHandle[Any]:
+        """A handle on a workflow that may exist; without ``run_id`` on its current (or else last) run.
+
+        ``result_type`` is what its result is decoded as; plain JSON types if it is not given.
+        """
         return WorkflowHandle(self._session, check_workflow_id(id), run_id or "", result_type)
 
     async def list_workflows(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,12 +57,15 @@ def _definition_of_run(run: Callable[..., Any]) -> WorkflowDefinition:
     definition = getattr(run, _WORKFLOW, None)
     if isinstance(definition, WorkflowDefinition):
         return definition
-    owner: Any = sys.modules.get(run.__module__)
-    for part in run.__qualname__.split(".")[:-1]:
+    # A function does not know its class, so the class is looked up where the function was written.
+    outermost, *inner = run.__qualname__.split(".")[:-1]
+    owner: Any = run.__globals__.get(outermost)
+    for part in inner:
         owner = getattr(owner, part, None)
-    if not isinstance(owner, type):
+    if not isinstance(owner, type) or inspect.getattr_static(owner, run.__name__, None) is not run:
         raise DefinitionError(
-            f"which workflow {run.__qualname__} belongs to cannot be told; pass the class, or the type's name"
+            f"which class {run.__qualname__} belongs to cannot be told, since it is not at module level; "
+            "pass the class itself, or the name of its type"
         )
     return definition_of(owner)
 

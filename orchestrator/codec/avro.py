@@ -5,8 +5,8 @@ this version, those that :meth:`AvroCodec.register` was told of (a newer version
 ``meta``), and ids that a schema registry assigned (:meth:`AvroCodec.use_ids`). No registry is asked.
 
 Bytes are taken for hostile: whatever they are, the worst they can do is a :class:`DecodeError`, and that
-soon. fastavro checks every length against what is left; the rest (recursion, arrays of items that take
-no bytes) cannot be expressed in our schemas and is refused in those of others.
+soon. fastavro stops where the bytes end, whatever a length or a count says; what that does not hold
+(recursion, arrays of items that take no bytes) is not in our schemas and is refused in those of others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from orchestrator.codec.schema import (
     schema_id,
     structs_of,
 )
-from orchestrator.codec.structs import Convert, DecoderCompiler, EncoderCompiler
+from orchestrator.codec.structs import Convert, DecoderCompiler, EncoderCompiler, Mismatch
 from orchestrator.protocol.commands import Command
 
 MAX_RECORD_BYTES: Final = 1024 * 1024
@@ -71,14 +71,9 @@ class _Reader(NamedTuple):
 
 
 class AvroCodec:
-    """Encodes and decodes the records of all topics. Schemas are derived when they are first needed.
+    """Encodes and decodes the records of all topics. Schemas are derived when they are first needed."""
 
-    Args:
-        topics: what the records of each topic are; other than the default in tests of evolution only.
-    """
-
-    def __init__(self, topics: Mapping[str, Any] = TOPICS) -> None:
-        self._topics = topics
+    def __init__(self) -> None:
         self._assigned: dict[str, int] = {}
         self._writers: dict[type, _Writer] = {}
 
@@ -182,11 +177,11 @@ class AvroCodec:
 
     @cached_property
     def _own_schemas(self) -> dict[str, Json]:
-        return {topic: derive(topic, record_type) for topic, record_type in self._topics.items()}
+        return {topic: derive(topic, record_type) for topic, record_type in TOPICS.items()}
 
     @cached_property
     def _infos(self) -> dict[str, inspect.Type]:
-        return {topic: inspect.type_info(record_type) for topic, record_type in self._topics.items()}
+        return {topic: inspect.type_info(record_type) for topic, record_type in TOPICS.items()}
 
     @cached_property
     def _known_readers(self) -> dict[int, _Reader]:
@@ -215,7 +210,7 @@ class AvroCodec:
 
     def _topic_of(self, schema: Json) -> str:
         first = schema[0] if isinstance(schema, list) else schema
-        topics = {namespace_of(topic): topic for topic in self._topics}
+        topics = {namespace_of(topic): topic for topic in TOPICS}
         found = first.get("namespace") or first["name"].rpartition(".")[0]
         if found not in topics:
             raise DecodeError(f"the schema's namespace is {found!r}, expected one of {', '.join(topics)}")
@@ -251,6 +246,8 @@ def _reason(error: Exception) -> str:
         return "they end too early"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, Mismatch | EncodeError | DecodeError):
+        return str(error)[:_MAX_SHOWN_CHARS]
     return f"{type(error).__name__}: {error}"[:_MAX_SHOWN_CHARS]
 
 

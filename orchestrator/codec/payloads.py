@@ -216,7 +216,8 @@ def _decode_unknown(hint: Any, value: Any) -> Any:
         return hint.model_validate_json(msgspec.json.encode(value))
     for scalar in _PLAIN_SCALARS:
         if isinstance(hint, type) and issubclass(hint, scalar):
-            return hint(msgspec.convert(value, scalar))
+            subclass: Callable[[Any], Any] = hint
+            return subclass(msgspec.convert(value, scalar))
     raise PayloadError(
         f"the annotation {_name(hint)} cannot be read from JSON; annotate with dataclasses, msgspec structs, "
         "pydantic models or plain JSON types"

@@ -48,16 +48,11 @@ _READABLE: Final[dict[type[inspect.Type], frozenset[str]]] = {
 }
 """Which of a writer's types our scalars can be read from."""
 
-
-class ChainTooLong(ValueError):
-    """A struct contains itself more than ``MAX_CHAIN_LINKS`` times."""
-
-    def __init__(self, links: int) -> None:
-        super().__init__(f"a chain of {links} causes is too long, at most {MAX_CHAIN_LINKS} are allowed")
+_PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
 
-class Unreadable(ValueError):
-    """A writer's schema, or a word in a record, is not what our structs can hold."""
+class Mismatch(ValueError):
+    """A record, a word or a writer's schema is not what our structs, or Avro, can hold."""
 
 
 class EncoderCompiler:
@@ -122,19 +117,27 @@ class EncoderCompiler:
 
 
 class _Writable(dict[type, Convert]):
+    """The structs of a union; to index it with another one is an error that names both."""
+
     def __missing__(self, cls: type) -> NoReturn:
         known = ", ".join([struct.__name__ for struct in self])
-        raise TypeError(f"a {cls.__name__} cannot be written here, expected one of {known}")
+        raise Mismatch(f"a {cls.__name__} cannot be written here, expected one of {known}")
+
+
+def _too_long(links: int) -> Mismatch:
+    return Mismatch(f"a chain of {links} causes is too long, at most {MAX_CHAIN_LINKS} are allowed")
 
 
 def _with_links(encode: Convert, name: str) -> Convert:
+    """The way of a struct that contains itself in field ``name``: flat, nearest link first."""
+
     def encode_chain(struct: msgspec.Struct) -> dict[str, Any]:
         fields: dict[str, Any] = encode(struct)
         links: list[dict[str, Any]] = []
         link = fields[name]
         while link is not None:
             if len(links) == MAX_CHAIN_LINKS:
-                raise ChainTooLong(len(links) + 1)
+                raise _too_long(len(links) + 1)
             links.append(encode(link))
             link = getattr(link, name)
         fields[name] = links
@@ -164,7 +167,7 @@ class DecoderCompiler:
         theirs = writer if isinstance(writer, list) else [writer]
         records = [self._resolve(branch) for branch in theirs]
         if not all(isinstance(record, dict) and record.get("type") == "record" for record in records):
-            raise Unreadable("the writer's schema is no record and no union of records")
+            raise Mismatch("the writer's schema is no record and no union of records")
         return {
             record["name"]: self._struct(ours[_simple(record["name"])], record)
             for record in records
@@ -174,7 +177,7 @@ class DecoderCompiler:
     def _struct(self, info: inspect.StructType, writer: Json) -> Convert:
         writer = self._resolve(writer)
         if not isinstance(writer, dict) or writer["type"] != "record":
-            raise Unreadable(f"the writer's schema has {writer!r} where a {info.cls.__name__} is expected")
+            raise Mismatch(f"the writer's schema has {writer!r} where a {info.cls.__name__} is expected")
         key = (info.cls, writer["name"])
         known = self._records.get(key)
         if known is None:
@@ -188,7 +191,7 @@ class DecoderCompiler:
         for field in info.fields:
             if field.name not in theirs:
                 if field.required:
-                    raise Unreadable(f"the writer's record {writer['name']} lacks the field {field.name}")
+                    raise Mismatch(f"the writer's record {writer['name']} lacks the field {field.name}")
                 continue
             convert = self._field(info, field, theirs[field.name])
             if convert is not None:
@@ -221,12 +224,12 @@ class DecoderCompiler:
     def _chain(self, owner: inspect.StructType, name: str, writer: Json) -> Convert:
         writer = self._resolve(writer)
         if not isinstance(writer, dict) or writer["type"] != "array":
-            raise Unreadable(f"the writer's field {name} is {writer!r}, expected an array of links")
+            raise Mismatch(f"the writer's field {name} is {writer!r}, expected an array of links")
         link = self._struct(owner, writer["items"])
 
         def decode(items: list[dict[str, Any]]) -> Any:
             if len(items) > MAX_CHAIN_LINKS:
-                raise ChainTooLong(len(items))
+                raise _too_long(len(items))
             whole = None
             for item in reversed(items):
                 whole = replace(link(item), **{name: whole})
@@ -253,15 +256,14 @@ class DecoderCompiler:
 
     def _union(self, info: inspect.Type, writer: Json) -> Convert:
         if not isinstance(writer, list) or len(writer) < 2:
-            raise Unreadable(f"the writer's schema has {writer!r} where a union of records is expected")
-        known, placeholder = self._tagged(info, writer), _placeholder(info)
-        table = _Kinds(known, placeholder)
+            raise Mismatch(f"the writer's schema has {writer!r} where a union of records is expected")
+        table = _Kinds(self._tagged(info, writer), _placeholder(info))
         return lambda pair: table[pair[0]](pair[1])
 
     def _resolve(self, writer: Json) -> Json:
         if isinstance(writer, str):
             return self._named.get(writer, writer)
-        if isinstance(writer, dict) and writer["type"] in _READABLE_SCALARS:
+        if isinstance(writer, dict) and writer["type"] in _PRIMITIVES:
             return writer["type"]
         return writer
 
@@ -270,23 +272,20 @@ class DecoderCompiler:
         if isinstance(writer, list):
             others = [branch for branch in writer if branch != "null"]
             if len(others) != 1:
-                raise Unreadable(f"the writer's schema has the union {writer!r}, expected ['null', X]")
+                raise Mismatch(f"the writer's schema has the union {writer!r}, expected ['null', X]")
             return self._resolve(others[0])
         return writer
 
     def _part(self, writer: Json, kind: str, part: str) -> Json:
         if not isinstance(writer, dict) or writer["type"] != kind:
-            raise Unreadable(f"the writer's schema has {writer!r} where an Avro {kind} is expected")
+            raise Mismatch(f"the writer's schema has {writer!r} where an Avro {kind} is expected")
         return writer[part]
 
     def _expect_scalar(self, info: inspect.Type, writer: Json) -> None:
         writer = self._resolve(writer)
         kind = writer["type"] if isinstance(writer, dict) else writer
         if isinstance(kind, list) or kind not in _READABLE[type(info)]:
-            raise Unreadable(f"the writer's schema has {writer!r} where {SCALARS[type(info)]} is expected")
-
-
-_READABLE_SCALARS: Final = frozenset().union(*_READABLE.values()) - {"enum"}
+            raise Mismatch(f"the writer's schema has {writer!r} where {SCALARS[type(info)]} is expected")
 
 
 class _Kinds(dict[str, Convert]):
@@ -299,7 +298,7 @@ class _Kinds(dict[str, Convert]):
     def __missing__(self, name: str) -> Convert:
         placeholder, kind = self._placeholder, _simple(name)
         if placeholder is None:
-            raise Unreadable(f"the kind {kind} is unknown here; known are {', '.join(map(_simple, self))}")
+            raise Mismatch(f"the kind {kind} is unknown here; known are {', '.join(map(_simple, self))}")
         return lambda fields: placeholder(kind=kind)
 
 
@@ -311,7 +310,7 @@ class _Words(dict[str, Any]):
         self._name = cls.__name__
 
     def __missing__(self, word: str) -> NoReturn:
-        raise Unreadable(f"the word {word!r} is no {self._name}; known are {', '.join(self)}")
+        raise Mismatch(f"the word {word!r} is no {self._name}; known are {', '.join(self)}")
 
 
 def _placeholder(info: inspect.Type) -> type | None:

@@ -39,7 +39,7 @@ from orchestrator.coordinator.turn import (
     TurnMaker,
     result_reply,
 )
-from orchestrator.coordinator.turn_thread import InlineTurns, TurnHung, TurnThread
+from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
 from orchestrator.engine.outbox import Outgoing
 from orchestrator.log.port import Appender, Change, Delivery, Log, Membership, Record
 from orchestrator.log.topics import (
@@ -94,8 +94,9 @@ class Coordinator:
         log_id: str,
         identity: str = "",
         workers_end_with_log: bool = False,
-        turns: TurnThread | InlineTurns | None = None,
+        watch: Watchdog | Unwatched | None = None,
         open_store: Callable[[int], PartitionStore] | None = None,
+        suspects: Iterable[str] = (),
     ) -> None:
         """Join nothing yet.
 
@@ -108,21 +109,22 @@ class Coordinator:
             identity: who this is, for people.
             workers_end_with_log: no worker outlives the log's process (embedded): at a start, all
                 earlier incarnations are lost.
-            turns: where user code runs; default a watched thread.
+            watch: the watchdog of user code; default none.
             open_store: opens the store of a partition, if not ``folder/partition``.
+            suspects: runs whose code is not to be entered, for a predecessor got stuck in it.
         """
         self.incarnation = new_id(runtime)
         self.stopping = False
-        self.fatal = ""
         self.partitions: dict[int, Partition] = {}
         self._log, self._runtime, self._folder = log_, runtime, folder
         self._log_id, self._identity = log_id, identity
         self._workers_end_with_log = workers_end_with_log
         self._open_store = open_store or self._store_in_folder
-        self._turns = turns if turns is not None else TurnThread()
+        self._watch = watch if watch is not None else Unwatched()
+        self._suspects = frozenset(suspects)
         self._clock = EngineClock(runtime)
         self._dispatcher = Dispatcher(self.incarnation)
-        self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._turns)
+        self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._watch)
         self._outgoing: Appender = log_.appender(ordered=False)
         self._beats = 0
         self._next_beat_s = 0.0
@@ -136,13 +138,17 @@ class Coordinator:
     # ----------------------------------------------------------------------------------------- loop
 
     def run(self) -> None:
-        """Step until :meth:`stop`; then leave in order."""
+        """Step until :meth:`stop`; then leave in order. An abandoned thread leaves everything as it is."""
         self.start()
         try:
             while not self.stopping:
                 self.step(self.wait_s())
-        finally:
+        except Abandoned:
+            raise
+        except BaseException:
             self.close()
+            raise
+        self.close()
 
     def start(self) -> None:
         """Join the group."""
@@ -158,7 +164,7 @@ class Coordinator:
         """Tell the others, and close the stores. What is under way may still land, and counts."""
         self._beat(stopped=True)
         self._log.poll(0)
-        self._turns.stop()
+        self._watch.stop()
         for partition in self.partitions.values():
             partition.ownership.revoke()
             partition.runs.clear()
@@ -226,7 +232,7 @@ class Coordinator:
             return
         if partition is None:
             ownership = Ownership(number, self._log, self._runtime, self.incarnation)
-            partition = Partition(number, ownership, self._open_store(number))
+            partition = Partition(number, ownership, self._open_store(number), self._suspects)
             partition.now_s = self._runtime.monotonic_s()
             self.partitions[number] = partition
             partition.assign(membership.generation)
@@ -265,7 +271,7 @@ class Coordinator:
     # ------------------------------------------------------------------------------------ read back
 
     def _read_back(self, records: list[Record]) -> None:
-        committed: dict[int, list[tuple[Entry, int]]] = {}
+        committed: dict[int, list[Committed]] = {}
         for record in records:
             partition = self.partitions.get(record.partition)
             if record.topic == WORKERS:
@@ -279,29 +285,31 @@ class Coordinator:
                 self._on_verdict(partition, verdict, committed)
         if committed:
             self._runtime.at("read-back")
-            for number, entries in committed.items():
-                self.partitions[number].apply(entries)
+            applied = [
+                (self.partitions[number], self.partitions[number].apply(back))
+                for number, back in committed.items()
+            ]
             self._runtime.at("applied")
-            for number, entries in committed.items():
-                self._release(self.partitions[number], entries)
+            for partition, entries in applied:
+                self._release(partition, entries)
             self._runtime.at("released")
 
     def _on_verdict(
         self,
         partition: Partition,
         verdict: Verdict | None,
-        committed: dict[int, list[tuple[Entry, int]]],
+        committed: dict[int, list[Committed]],
     ) -> None:
         if isinstance(verdict, Committed):
-            committed.setdefault(partition.number, []).append((verdict.entry, verdict.offset))
+            committed.setdefault(partition.number, []).append(verdict)
         elif isinstance(verdict, Found):
             self._clock.observe(partition.fold([verdict]))
         elif isinstance(verdict, Owned):
             self._on_owned(partition, verdict.offset)
         elif isinstance(verdict, Lost):
-            entries = committed.pop(partition.number, [])
-            if entries:
-                partition.apply(entries)
+            partition.apply(committed.pop(partition.number, []))
+            if verdict.found is not None:
+                partition.fold([verdict.found])
             self._incident(partition, verdict.reason)
 
     def _release(self, partition: Partition, entries: list[tuple[Entry, int]]) -> None:
@@ -461,29 +469,16 @@ class Coordinator:
                 self._write_position_if_idle(partition, now_ms)
 
     def _make_turns(self, work: list[_Work], now_ms: int) -> None:
-        """Run the batch on the turn thread; leaves in ``work`` what can be used of it."""
+        """Make the turns of a batch; leaves in ``work`` what can be used of it."""
 
         broken: list[tuple[Partition, str, str]] = []
-
-        def batch() -> None:
-            for partition, inputs, made, _, _ in work:
-                for workflow_id, given in inputs.items():
-                    try:
-                        self._maker.make(partition, workflow_id, given, now_ms, made)
-                    except Exception:
-                        broken.append((partition, workflow_id, traceback.format_exc()))
-                        break
-
-        try:
-            self._turns.call(batch)
-        except TurnHung as hung:
-            self.fatal = str(hung)
-            log.error("%s; this process should be restarted", hung)
-            for partition, *_ in work:
-                partition.suspects.add(hung.run_id)
-                self._incident(partition, "a turn did not end")
-            work.clear()
-            return
+        for partition, inputs, made, _, _ in work:
+            for workflow_id, given in inputs.items():
+                try:
+                    self._maker.make(partition, workflow_id, given, now_ms, made)
+                except Exception:
+                    broken.append((partition, workflow_id, traceback.format_exc()))
+                    break
         for partition, workflow_id, trace in broken:
             log.error(
                 "partition %d: commands of workflow %r are set aside: %s",
@@ -496,8 +491,7 @@ class Coordinator:
         work[:] = [item for item in work if item[0].ownership.running]
         for partition, inputs, made, _, _ in work:
             self._account(partition, made)
-            for workflow_id in inputs:
-                self._look_after(partition, workflow_id)
+            partition.runs.tidy(inputs)
 
     def _account(self, partition: Partition, made: Made) -> None:
         """Slots that are free again, activities that wait, and what else drafts changed."""
@@ -512,18 +506,10 @@ class Coordinator:
             partition.await_result(run_id, command)
         for workflow_id in made.replaying:
             partition.resumes[workflow_id] = None
+        for run in made.blocked:
+            partition.retry_later(run)
         for warning in made.warnings:
             log.warning("%s", warning)
-
-    def _look_after(self, partition: Partition, workflow_id: str) -> None:
-        run = partition.runs.get(workflow_id)
-        if run is None:
-            return
-        if run.state.blocked is not None:
-            partition.retry_later(run)
-        elif not run.state.is_open and not run.pinned and run.replay is None:
-            partition.runs.release(run)
-        partition.runs.trim()
 
     def _take_commands(
         self, partition: Partition, inputs: dict[str, list[Input]]

@@ -49,6 +49,7 @@ class _Worker(msgspec.Struct):
     draining: bool = False
     seen: bool = False
     lost: bool = False
+    refused: bool = False
     open: set[ActivityRef] = set()
 
 
@@ -92,7 +93,7 @@ class Dispatcher:
         worker.task_queues, worker.slots, worker.running = beat.task_queues, beat.slots, beat.running
         worker.inbox, worker.inbox_offset = beat.inbox, beat.inbox_offset
         worker.draining = worker.draining or beat.draining
-        worker.silent_beats, worker.seen = 0, True
+        worker.silent_beats, worker.seen, worker.refused = 0, True, False
         if worker.inbox_offset > worker.last_dispatch_offset:
             worker.borrowed = 0
 
@@ -152,7 +153,7 @@ class Dispatcher:
         return None
 
     def _has_slot(self, name: str, worker: _Worker) -> bool:
-        if worker.draining:
+        if worker.draining or worker.refused:
             return False
         coordinators = sorted(self._peers)
         share, remainder = divmod(worker.slots, len(coordinators))
@@ -170,6 +171,12 @@ class Dispatcher:
     def taken(self, ref: ActivityRef, worker: str) -> None:
         """An attempt is with a worker (known from history after a restore)."""
         self._workers.setdefault(worker, _Worker()).open.add(ref)
+
+    def refused(self, worker: str) -> None:
+        """A worker gave a delivery back: it gets no other before it has beaten again."""
+        found = self._workers.get(worker)
+        if found is not None:
+            found.refused = True
 
     def freed(self, ref: ActivityRef, worker: str) -> None:
         """An attempt is no longer with a worker."""

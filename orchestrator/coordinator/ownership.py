@@ -57,8 +57,9 @@ class Phase(Enum):
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """An entry of this owner's came back: it counts."""
+    """A record of this owner's came back: it counts. ``entry`` is None for all but a turn's last part."""
 
+    record: Turn | Position
     entry: Any
     offset: int
 
@@ -77,9 +78,10 @@ class Owned(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """What was decided and not yet read back must be forgotten."""
+    """What was decided and not yet read back must be forgotten; ``found`` counts nevertheless."""
 
     reason: str
+    found: Found | None = None
 
 
 Verdict = Committed | Found | Owned | Lost
@@ -89,6 +91,7 @@ class _Flight(msgspec.Struct):
     """A record under way. ``entry`` is set for the last record of what was appended together."""
 
     key: bytes
+    record: Turn | Position
     size_bytes: int
     since_s: float
     entry: Any = None
@@ -242,7 +245,11 @@ class Ownership:
         for place, (record, value) in enumerate(zip(records, values, strict=True)):
             last = place == len(records) - 1
             flight = _Flight(
-                history_key(record), len(value), self._runtime.monotonic_s(), entry if last else None
+                key=history_key(record),
+                record=record,
+                size_bytes=len(value),
+                since_s=self._runtime.monotonic_s(),
+                entry=entry if last else None,
             )
             self._flights.append(flight)
             self._unacknowledged.append(flight)
@@ -278,7 +285,7 @@ class Ownership:
             flight = self._flights.popleft()
             self.in_flight_bytes -= flight.size_bytes
             self.validity.seq += 1
-            return Committed(flight.entry, record.offset) if flight.entry is not None else None
+            return Committed(flight.record, flight.entry, record.offset)
         return self._on_foreign(_decode(record), record.offset)
 
     def _on_foreign(self, decoded: HistoryRecord, offset: int) -> Verdict | None:
@@ -286,9 +293,10 @@ class Ownership:
         if not valid:
             return None
         if not isinstance(decoded, Claim):
+            found = Found(decoded, offset)
             if self.phase is Phase.RUNNING:
-                return Lost(f"history has a record of this claim that is not in flight at {offset}")
-            return Found(decoded, offset)
+                return Lost(f"history has a record of this claim at {offset} that was not awaited", found)
+            return found
         if decoded.nonce == self._nonce:
             self.phase = Phase.RUNNING
             self.claims += 1

@@ -17,7 +17,7 @@ import msgspec
 from orchestrator.codec import avro
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow
-from orchestrator.coordinator.ownership import Found, Ownership, next_marks
+from orchestrator.coordinator.ownership import Committed, Found, Ownership, next_marks
 from orchestrator.coordinator.runs import Run, Runs
 from orchestrator.coordinator.turn import Answer, Draft, Input, Resume
 from orchestrator.engine import activity, decider, outbox
@@ -64,12 +64,14 @@ class Entry(msgspec.Struct, eq=False):
 class Partition:
     """Everything that a coordinator knows of one partition."""
 
-    def __init__(self, number: int, ownership: Ownership, store: PartitionStore) -> None:
-        """``store`` stands where its checkpoint says."""
+    def __init__(
+        self, number: int, ownership: Ownership, store: PartitionStore, suspects: frozenset[str] = frozenset()
+    ) -> None:
+        """``store`` stands where its checkpoint says; the code of ``suspects`` is not entered."""
         self.number = number
         self.ownership = ownership
         self.store = store
-        self.suspects: set[str] = set()
+        self.suspects = suspects
         self.poisoned: dict[str, str] = {}
         self.now_s = 0.0
         self._rejections: dict[tuple[str, str], tuple[float, Rejection]] = {}
@@ -357,10 +359,21 @@ class Partition:
 
     # ------------------------------------------------------------------------------------ read back
 
-    def apply(self, committed: Sequence[tuple[Entry, int]]) -> None:
-        """Entries came back: write them to the store, with the checkpoint, in one batch."""
+    def apply(self, committed: Sequence[Committed]) -> list[tuple[Entry, int]]:
+        """Records came back: write them to the store, with the checkpoint, in one batch.
+
+        Returns the entries that are complete now, with their offsets.
+        """
         rows: list[Row] = []
-        for entry, _ in committed:
+        entries: list[tuple[Entry, int]] = []
+        for back in committed:
+            entry: Entry | None = back.entry
+            if entry is None:
+                assert isinstance(back.record, Turn)
+                self.parts = [*self.parts, back.record] if back.record.part else [back.record]
+                continue
+            self.parts = []
+            entries.append((entry, back.offset))
             rows.extend(entry.rows)
             self.marks = next_marks(self.marks, entry.marks.commands)
             draft = entry.draft
@@ -368,9 +381,10 @@ class Partition:
                 self.covered.update(draft.offsets)
         self.covered = {offset for offset in self.covered if offset >= self.marks.commands}
         self._apply(rows)
-        for entry, _ in committed:
+        for entry, _ in entries:
             if entry.draft is not None:
                 self._settle(entry.draft)
+        return entries
 
     def _settle(self, draft: Draft) -> None:
         run = draft.run

@@ -84,8 +84,15 @@ class Runs:
         """All runs in memory."""
         return iter(self._runs.values())
 
-    def trim(self) -> None:
-        """Let go of closed runs and of the least recently used ones, except those with turns in flight."""
+    def tidy(self, workflow_ids: Iterable[str]) -> None:
+        """Let go of those that are closed, and of the least recently used ones of all.
+
+        What has turns in flight stays.
+        """
+        for workflow_id in workflow_ids:
+            run = self._runs.get(workflow_id)
+            if run is not None and not run.state.is_open and not run.pinned:
+                self.release(run)
         if len(self._runs) <= self._limit:
             return
         for workflow_id in list(self._runs):

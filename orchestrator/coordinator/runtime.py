@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import random
-import time
 from collections.abc import Callable
+from time import monotonic, time_ns
 from typing import Protocol
 
 STEP_POINTS = (
@@ -63,11 +63,11 @@ class SystemRuntime:
 
     def wall_ms(self) -> int:
         """The machine's clock."""
-        return time.time_ns() // 1_000_000
+        return time_ns() // 1_000_000
 
     def monotonic_s(self) -> float:
         """The machine's monotonic clock."""
-        return time.monotonic()
+        return monotonic()
 
     def at(self, point: str) -> None:
         """A point of a step is reached."""

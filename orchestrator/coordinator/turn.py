@@ -94,7 +94,8 @@ class Made(msgspec.Struct):
 
     ``covered`` are answers to release when the consumption of their commands is committed, ``live``
     those to release when everything in flight now is read back. ``waiting`` are activities that need a
-    worker, ``replaying`` the ids whose replay goes on in the next step.
+    worker, ``replaying`` the ids whose replay goes on in the next step, ``blocked`` the runs whose code
+    is to be tried again.
     """
 
     drafts: list[Draft] = []
@@ -103,6 +104,7 @@ class Made(msgspec.Struct):
     waiting: list[tuple[ActivityRef, str, int, int]] = []
     waiters: list[tuple[str, c.AwaitResult]] = []
     replaying: list[str] = []
+    blocked: list[Run] = []
     warnings: list[str] = []
 
 
@@ -122,7 +124,7 @@ class Partition(Protocol):
     number: int
     runs: Runs
     store: PartitionStore
-    suspects: set[str]
+    suspects: frozenset[str]
 
     def request_in_flight(self, workflow_id: str, request_id: str) -> Draft | None:
         """The draft of this step or in flight that a request led to."""
@@ -324,6 +326,8 @@ class _Builder:
         state = self.run.state if self.run is not None else None
         decided = decider.decide(state, command, self.now_ms)
         if decided and not isinstance(decided, c.Rejection):
+            if isinstance(command, c.ReturnActivity):
+                self.maker.dispatcher.refused(command.worker)
             self.add(decided, given)
 
     def on_deadline(self, given: Input) -> None:
@@ -502,8 +506,8 @@ class _Builder:
         deadline_s = self.maker.runtime.monotonic_s() + REPLAY_SLICE_S
         if not self._replayed(run, lambda: self.maker.runtime.monotonic_s() >= deadline_s):
             return None
-        assert run.replay is not None
-        earlier, run.replay = run.replay.facts, None
+        earlier = run.replay.facts if run.replay is not None else []
+        run.replay = None
         return [*earlier, *facts]
 
     def _replayed(self, run: Run, done: Callable[[], bool]) -> bool:
@@ -540,7 +544,7 @@ class _Builder:
             self.made.replaying.append(self.workflow_id)
             return False
         run.instance = replay.instance
-        if not state.is_open:
+        if not state.deferred_from:
             run.replay = None
         return True
 
@@ -560,6 +564,7 @@ class _Builder:
         delay_s = min(first_s * 2**run.retries, longest_s)
         run.retries += 1
         run.retry_at_s = self.maker.runtime.monotonic_s() + delay_s
+        self.made.blocked.append(run)
         failure = block_failure(error)
         known = run.state.blocked
         if known is None or (known.type, known.message) != (failure.type, failure.message):
@@ -662,7 +667,7 @@ def result_reply(run_id: str, status: WorkflowStatus, close: e.Event | None) -> 
 
 def too_large(command: Any) -> c.Rejection | None:
     """Why a command's payloads are refused; None if they are small enough."""
-    size = sum(len(payload.data) for payload in getattr(command, "input", ()))
+    size = sum(len(payload.data) + len(payload.encoding) for payload in getattr(command, "input", ()))
     result = getattr(command, "result", None)
     if result is not None:
         size += len(result.data)

@@ -177,9 +177,8 @@ class EmbeddedAppender:
         """
         if self._abandoned:
             raise AppenderFailed("the appender was abandoned; take a new one")
-        self._pending.append(
-            Append(topic, partition, key, value, headers or _NO_HEADERS, token, self._lane, self)
-        )
+        record = Record(topic, partition, -1, 0, key, value, headers or _NO_HEADERS)
+        self._pending.append(Append(record, token, self._lane, self))
 
     def abandon(self) -> None:
         """Purge what was not sent yet; report nothing more."""

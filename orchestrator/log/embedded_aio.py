@@ -12,17 +12,16 @@ from typing import Any, TypeVar
 from orchestrator.errors import LogError, RecordRefused, Unavailable
 from orchestrator.log.aio import BeatStream, Inbox, ReplyStream
 from orchestrator.log.commit_log import Append, CommitLog, Lane, TopicPartition
-from orchestrator.log.port import Delivery, Outcome
+from orchestrator.log.port import Delivery, Outcome, Record
 from orchestrator.log.typed import (
     BEAT,
     INBOX,
     REPLY,
     Channel,
     Feed,
-    Letter,
     Stream,
-    beat_letter,
-    command_letter,
+    beat_record,
+    command_record,
     least_used,
 )
 from orchestrator.protocol.commands import Command
@@ -68,11 +67,11 @@ class EmbeddedAioLog:
             PayloadError: the command cannot be encoded.
             Unavailable: the log is closed, failed, overloaded or too slow.
         """
-        await self._append(command_letter(command, self._log.partitions))
+        await self._append(command_record(command, self._log.partitions))
 
     async def beat(self, beat: WorkerBeat) -> int:
         """Append a beat; returns its offset."""
-        return (await self._append(beat_letter(beat))).offset
+        return (await self._append(beat_record(beat))).offset
 
     async def open_inbox(self, worker: str) -> Inbox:
         """Read the least used partition of ``tasks`` from its end, for one worker incarnation."""
@@ -100,20 +99,14 @@ class EmbeddedAioLog:
 
     # --- appending ---
 
-    async def _append(self, letter: Letter) -> Delivery:
+    async def _append(self, draft: Record) -> Delivery:
         loop = self._bind()
         if self._log.backlog() >= MAX_BACKLOG:
             raise Unavailable(f"{MAX_BACKLOG} appends wait for the disk already")
         future: asyncio.Future[Delivery] = loop.create_future()
         self._waiting.add(future)
         try:
-            self._log.submit(
-                [
-                    Append(
-                        letter.topic, letter.partition, letter.key, letter.value, {}, future, self._lane, self
-                    )
-                ]
-            )
+            self._log.submit([Append(draft, future, self._lane, self)])
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 delivery = await future
         except LogError as error:

@@ -39,9 +39,6 @@ MAX_WAL_BYTES = 64 * 1024 * 1024
 MAX_OPEN_FILES = 256
 """Well below the usual limit of 1,024 file descriptors, which all roles of a process share."""
 
-SCAN_BATCH_RECORDS = 1_000
-"""Deletions per write: a few hundred kilobytes, so that appends in between wait for milliseconds only."""
-
 
 class RecordStore:
     """One RocksDB of records and marks. Methods may be called from any thread.

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from orchestrator.log.port import Record
+
 COMMANDS = "commands"
 HISTORY = "history"
 TASKS = "tasks"
@@ -57,3 +59,18 @@ TOPICS: Mapping[str, Topic] = {
         Topic(META, partitions=1, compacted=True),
     )
 }
+
+
+def refusal(record: Record, commands_partitions: int, max_bytes: int) -> str:
+    """Why a log will never take a record; empty if it may."""
+    topic = TOPICS.get(record.topic)
+    if topic is None:
+        return f"there is no topic {record.topic!r}; the topics are {', '.join(TOPICS)}"
+    count = topic.count(commands_partitions)
+    if not 0 <= record.partition < count:
+        return f"there is no partition {record.partition} of {record.topic}; it has {count}, from 0"
+    size = len(record.key) + len(record.value or b"")
+    size += sum(len(name) + len(value) for name, value in record.headers.items())
+    if size > max_bytes:
+        return f"the record has {size} bytes, at most {max_bytes} are allowed on {record.topic}"
+    return ""

@@ -24,35 +24,26 @@ STREAM_MESSAGES = 100_000
 """Kept for a reader that does not read; then the oldest are dropped. Readers far behind are gone."""
 
 
-class Letter(NamedTuple):
-    """A message as it is to be appended."""
-
-    topic: str
-    partition: int
-    key: bytes
-    value: bytes
-
-
-def command_letter(command: Command, partitions: int) -> Letter:
-    """A command, addressed to the partition of its workflow id (a lost worker: to the one it names).
+def command_record(command: Command, partitions: int) -> Record:
+    """The record of a command, addressed to the partition of its workflow id (a lost worker: as it says).
 
     Raises:
         PayloadError: the command cannot be encoded.
     """
     if isinstance(command, WorkerLost):
-        return Letter(COMMANDS, command.partition, command.worker.encode(), _encode(command))
+        return _draft(COMMANDS, command.partition, command.worker, command)
     partition = partition_of(command.workflow_id, partitions)
-    return Letter(COMMANDS, partition, command.workflow_id.encode(), _encode(command))
+    return _draft(COMMANDS, partition, command.workflow_id, command)
 
 
-def beat_letter(beat: WorkerBeat) -> Letter:
-    """A beat, addressed to the one partition of ``workers``."""
-    return Letter(WORKERS, 0, beat.worker.encode(), _encode(beat))
+def beat_record(beat: WorkerBeat) -> Record:
+    """The record of a beat, addressed to the one partition of ``workers``."""
+    return _draft(WORKERS, 0, beat.worker, beat)
 
 
-def _encode(message: object) -> bytes:
+def _draft(topic: str, partition: int, key: str, message: object) -> Record:
     try:
-        return avro.encode(message)
+        return Record(topic, partition, -1, 0, key.encode(), avro.encode(message), {})
     except avro.EncodeError as error:
         raise PayloadError(str(error)) from error
 

@@ -49,10 +49,10 @@ class MemoryStream:
                 await self._news.wait()
         except TimeoutError:
             return []
-        self._news.clear()
         if self.fault is not None:
             fault, self.fault = self.fault, None
             raise fault
+        self._news.clear()
         items, self._items = self._items, []
         self.offset += len(items)
         return items
@@ -103,7 +103,9 @@ class MemoryLog:
 
     async def open_beats(self) -> MemoryStream:
         self._fault("open_beats")
-        return self._open(self.beat_streams, "")
+        stream = self._open(self.beat_streams, "")
+        await self._notify()
+        return stream
 
     async def close(self) -> None:
         self.closed = True

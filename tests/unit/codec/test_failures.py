@@ -182,6 +182,40 @@ def test_the_stack_names_the_line_and_survives_further_hops() -> None:
     assert encode(raised(ApplicationError("outer"), first)).cause == encode(exc)
 
 
+def ping(depth: int) -> None:
+    pong(depth - 1)
+
+
+def pong(depth: int) -> None:
+    if depth <= 0:
+        raise ValueError("deep")
+    ping(depth - 1)
+
+
+def test_of_a_deep_stack_the_innermost_frames_are_kept() -> None:
+    with pytest.raises(ValueError, match="deep") as error:
+        ping(300)
+
+    stack = encode(error.value).stack
+
+    assert stack.startswith("... (shortened)")
+    assert stack.rstrip().endswith('raise ValueError("deep")')
+    assert stack.count("in ping") > 5
+
+
+def test_a_failure_without_a_cause_shows_the_context_it_is_raised_in() -> None:
+    try:
+        try:
+            raise OSError("disk")
+        except OSError:
+            raise cross(ValueError("bad"))  # noqa: B904
+    except ApplicationError as error:
+        cause = encode(error).cause
+
+    assert cause is not None
+    assert cause.message == "disk"
+
+
 def test_a_failure_that_came_from_elsewhere_may_get_a_new_cause() -> None:
     first = cross(ValueError("bad"))
 

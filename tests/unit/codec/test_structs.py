@@ -5,6 +5,7 @@ import json
 from io import BytesIO
 from typing import Any
 
+import msgspec
 import pytest
 from fastavro import parse_schema, schemaless_writer
 
@@ -98,9 +99,9 @@ def test_an_older_reader_skips_fields_and_event_kinds_and_keeps_the_numbering() 
 def test_an_event_whose_layout_is_new_only_deep_inside_is_read() -> None:
     schema = schema_of("history")
     record_named(schema, "RetryPolicy")["fields"].append({"name": "jitter", "type": "double"})
-    turn = Turn(**{name: getattr(TURN, name) for name in TURN.__struct_fields__ if name != "events"}, events=(
-        ActivityScheduled(activity_id=1, activity_type="a", task_queue="q"),
-    ))  # fmt: skip
+    turn = msgspec.structs.replace(
+        TURN, events=(ActivityScheduled(activity_id=1, activity_type="a", task_queue="q"),)
+    )
     name, fields = dictionary(turn)
     fields["events"][0][1]["retry_policy"]["jitter"] = 0.1
 
@@ -129,7 +130,7 @@ def test_a_required_field_that_the_writer_did_not_have_makes_its_schema_unusable
     [
         ("Turn", "epoch", "string"),
         ("Turn", "run_id", ["null", "string"]),
-        ("Turn", "marks", "long"),
+        ("ActivityScheduled", "retry_policy", "long"),
         ("Turn", "causes", {"type": "map", "values": "string"}),
         ("Turn", "headers", {"type": "array", "items": "string"}),
         ("Turn", "events", "string"),
@@ -141,13 +142,12 @@ def test_a_required_field_that_the_writer_did_not_have_makes_its_schema_unusable
 def test_a_writers_type_that_ours_cannot_hold_makes_its_schema_unusable(
     record: str, field: str, kind: Any
 ) -> None:
-    schema = {"type": "record", "name": "Turn", "namespace": "orchestrator.history", "fields": []}
     schema = schema_of("history")
-    for definition in ("Marks", "Cause", "Failure"):  # or a later reference to it would have no target
-        record_named(schema, definition)
-    field_of(record_named(schema, record), field)["type"] = kind
+    changed = field_of(record_named(schema, record), field)
+    changed["type"] = kind
+    changed.pop("default", None)
 
-    with pytest.raises(DecodeError, match="cannot be used"):
+    with pytest.raises(DecodeError, match="the writer's"):
         AvroCodec().register(json.dumps(schema))
 
 
@@ -156,9 +156,7 @@ def test_a_writer_that_knew_no_null_is_read() -> None:
     scheduled = record_named(schema, "ActivityScheduled")
     field_of(scheduled, "heartbeat_ms")["type"] = "int"
     event = ActivityScheduled(activity_id=1, activity_type="a", task_queue="q", heartbeat_ms=7)
-    turn = Turn(**{name: getattr(TURN, name) for name in TURN.__struct_fields__ if name != "events"}, events=(
-        event,
-    ))  # fmt: skip
+    turn = msgspec.structs.replace(TURN, events=(event,))
     field_of(scheduled, "heartbeat_ms").pop("default")
 
     assert read(schema, dictionary(turn)).events == (event,)
@@ -213,9 +211,7 @@ def test_an_unknown_word_of_an_event_is_the_default() -> None:
     event = ActivityScheduled(
         activity_id=1, activity_type="a", task_queue="q", cancellation_type=CancellationType.ABANDON
     )
-    turn = Turn(**{name: getattr(TURN, name) for name in TURN.__struct_fields__ if name != "events"}, events=(
-        event,
-    ))  # fmt: skip
+    turn = msgspec.structs.replace(TURN, events=(event,))
     name, fields = dictionary(turn)
     fields["events"][0][1]["cancellation_type"] = "ask-nicely"
 

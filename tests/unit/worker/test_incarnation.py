@@ -1,6 +1,7 @@
 from math import inf
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.log.aio import DeliveredBeat
 from orchestrator.protocol.tasks import Beat, CoordinatorBeat, WorkerBeat
@@ -124,9 +125,7 @@ def test_beats_of_changes_are_no_signs_of_life(incarnation: Incarnation) -> None
 
 def test_a_beat_of_another_worker_proves_nothing(incarnation: Incarnation) -> None:
     send(incarnation, 0.0)
-    read_back(
-        incarnation, Incarnation(WorkerBeat(**(_fields(FIRST) | {"worker": "w2"}))).last_beat(IDLE, 0.0)
-    )
+    read_back(incarnation, Incarnation(replace(FIRST, worker="w2")).last_beat(IDLE, 0.0))
     assert not incarnation.may_start(0.1)
 
 
@@ -188,7 +187,3 @@ def test_the_last_beat_is_regular_and_says_goodbye(incarnation: Incarnation) -> 
     send(incarnation, 0.0)
     beat = incarnation.last_beat(BUSY, 0.1)
     assert (beat.number, beat.regular, beat.draining, beat.stopped, beat.running) == (2, True, True, True, 1)
-
-
-def _fields(beat: WorkerBeat) -> dict[str, object]:
-    return {name: getattr(beat, name) for name in beat.__struct_fields__}

@@ -1,0 +1,57 @@
+# A fresh machine needs Python >= 3.11 and make; everything else comes into .venv. `make help` lists what there is.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(shell \
+	$(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Two workers at least, because tests wait more than they compute; eight at most, because they share a disk.
+TEST_WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
+	echo $$(( n < 2 ? 2 : n > 8 ? 8 : n )))
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench schemas wheel clean
+
+help:  ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: $(INSTALLED)  ## run business processes, kill the engine under them, and see that nothing was lost
+	@$(BIN)/orchestrator demo
+
+test: $(INSTALLED)  ## run all tests; TESTS="tests/unit -k retry" runs some
+	@$(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist worksteal
+
+check: $(INSTALLED)  ## format, lint, types and layers: everything that can be said without running
+	@$(BIN)/ruff format --check --quiet . || { echo 'not formatted; run: make format'; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+format: $(INSTALLED)  ## format the code, and fix what can be fixed by machine
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+bench: $(INSTALLED)  ## measure throughput, latency, fan-out and memory
+	@$(BIN)/python -m bench
+
+schemas: $(INSTALLED)  ## write schemas/*.avsc anew from the structs
+	@$(BIN)/python -m orchestrator.codec.schema schemas/
+
+wheel: $(INSTALLED)  ## build the wheel into dist/
+	@$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## remove what was built; the environment too
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# The environment follows pyproject.toml. An interrupted installation leaves no stamp and is done again.
+$(INSTALLED): pyproject.toml
+	@$(if $(PYTHON),,echo 'Python >= 3.11 is needed, and found is: '"$$(python3 --version 2>&1 || true)"'. \
+	Install one, or name it: make PYTHON=/path/to/python3'; exit 1)
+	@echo 'installing into $(VENV) (a minute, once)' >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+		echo 'no virtual environment could be made; on Debian and Ubuntu: apt install python3-venv'; exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
