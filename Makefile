@@ -28,7 +28,7 @@ check: $(INSTALLED)  ## format, lint, types and layers: everything that can be s
 	@$(BIN)/ruff format --check --quiet . || { echo 'not formatted; run: make format'; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(INSTALLED)  ## format the code, and fix what can be fixed by machine
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .

@@ -156,9 +156,7 @@ async def close_settlement_account(account: str, bank: str) -> None:
     """Undo :func:`create_settlement_account`. Some banks do not let go."""
     await world.work()
     if bank == FROZEN_BANK:
-        raise ApplicationError(
-            f"{bank} refuses to close {account}", type="AccountFrozen", non_retryable=True
-        )
+        raise ApplicationError(f"{bank} refuses to close {account}", type="AccountFrozen", non_retryable=True)
     world.change(f"{account} closed")
 
 

@@ -102,7 +102,9 @@ class World:
 def here() -> World:
     """The world that this process lives in."""
     folder = os.environ.get(FOLDER_VARIABLE)
-    return World(Path(folder) if folder else Path(tempfile.gettempdir()) / f"orchestrator-world-{os.getuid()}")
+    return World(
+        Path(folder) if folder else Path(tempfile.gettempdir()) / f"orchestrator-world-{os.getuid()}"
+    )
 
 
 async def work(takes_s: float = WORK_S) -> None:
@@ -131,9 +133,7 @@ def is_first_execution() -> bool:
 def change(effect: str, result: str = "") -> str:
     """Change the world once for the running activity, however often it is repeated."""
     key = activity.info().idempotency_key
-    return here().once(
-        Effect(effect=effect, key=key, result=result, pid=os.getpid(), time_ms=_now_ms())
-    )
+    return here().once(Effect(effect=effect, key=key, result=result, pid=os.getpid(), time_ms=_now_ms()))
 
 
 def _read(file: BinaryIO, kind: type[Line]) -> list[Line]:

@@ -446,7 +446,7 @@ class Coordinator:
         now_ms = self._clock.now_ms()
         work: list[_Work] = []
         for partition in self.partitions.values():
-            if not partition.ownership.running or partition.ownership.saturated:
+            if not partition.ownership.running or partition.ownership.saturated or partition.idle(now_ms):
                 continue
             inputs = partition.inputs(now_ms, MAX_COMMANDS_PER_STEP)
             offsets, late = self._take_commands(partition, inputs)
@@ -455,7 +455,8 @@ class Coordinator:
         if work:
             self._make_turns(work, now_ms)
         made_by = {partition.number: made for partition, _, made, _, _ in work}
-        self._dispatch_waiting(made_by, now_ms)
+        if self._dispatcher.has_backlog:
+            self._dispatch_waiting(made_by, now_ms)
         if made_by:
             self._runtime.at("decided")
         offsets_by = {partition.number: (offsets, late) for partition, _, _, offsets, late in work}

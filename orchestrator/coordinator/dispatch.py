@@ -205,6 +205,11 @@ class Dispatcher:
         """An activity no longer needs a worker."""
         self._waiting.pop(ref, None)
 
+    @property
+    def has_backlog(self) -> bool:
+        """Whether anything waits for a worker."""
+        return bool(self._waiting)
+
     def assign(self, partitions: Iterable[int], limit: int) -> list[tuple[ActivityRef, str, int]]:
         """Match what waits with free slots: (activity, worker, inbox). Only of the given partitions."""
         allowed = set(partitions)

@@ -256,6 +256,12 @@ class Partition:
 
     # ------------------------------------------------------------------------------------- deciding
 
+    def idle(self, now_ms: int) -> bool:
+        """Whether there is nothing to decide now."""
+        if self.pending or self.resumes or (self._blocked and self._blocked[0][0] <= self.now_s):
+            return False
+        return not self.deadlines.has_due(now_ms)
+
     def inputs(self, now_ms: int, limit: int) -> dict[str, list[Input]]:
         """What the engine itself has to do now, by workflow id: deadlines that came, runs to look at."""
         found: dict[str, list[Input]] = {}

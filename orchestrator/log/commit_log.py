@@ -1,8 +1,12 @@
 """The commit log below the embedded log: appends become durable in groups, and readable when they are.
 
-    appenders ──queue──▶ writer thread: 1. take all that waits  2. decide: offsets, refusals
-                                        3. write one batch      4. sync it   5. publish and report
+    appenders ──queue──▶ commit:  1. take all that waits  2. decide: offsets, refusals
+                                  3. write one batch      4. sync it   5. publish and report
     readers   ◀──tails── (hot, in memory)   ◀──RocksDB── (cold, in slices)
+
+A coordinator that polls commits what waits in its own thread (it *drives* the log): so a record and its
+read-back cost no switch of threads, each of which takes as long as deciding two commands. Without one,
+or when it is busy for long, a writer thread does it.
 
 A crash before the end of step 4 loses records that nobody was told of, nor could read; after it, none.
 Records of ephemeral topics (see ``topics``) go around the writer: they are published by the thread that
@@ -17,9 +21,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol, Self
 from uuid import uuid4
 
@@ -46,6 +50,9 @@ READ_BYTES = 4 * 1024 * 1024
 
 DELETE_RECORDS = 4_096
 """Deleted at once. Every range deletion slows later scans a little, so they are few and long."""
+
+DRIVER_GRACE_S = 0.1
+"""What waits for longer is committed by the writer thread: the driver is in a long step, or stuck."""
 
 _EPHEMERAL_OFFSET_BITS = 32
 """Offsets of ephemeral topics are above ``generation << 32``, so they grow over restarts."""
@@ -149,7 +156,8 @@ class CommitLog:
         """Counts how often the folder was opened, and the later changes of assignments."""
         self.failure: LogError | None = None
         """Set once the storage has failed: the process cannot go on and should end."""
-        self.changed = threading.Condition()
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
         """Its lock guards tails and listeners and is held for microseconds; notified when
         there is something new."""
         self._now_ms = now_ms
@@ -165,7 +173,11 @@ class CommitLog:
             raise
         self.group = Group(partitions, self.generation, self._raise_generation)
         """The coordinators of this process; guarded by the lock of :attr:`changed`."""
-        self._queue: SimpleQueue[list[Append] | None] = SimpleQueue()
+        self._queue: deque[tuple[float, list[Append]]] = deque()
+        """Submissions, and since when they wait; guarded by the lock of :attr:`changed`."""
+        self._work = threading.Condition(lock)
+        self._committing = threading.Lock()
+        self._drivers = 0
         self._writer = threading.Thread(target=self._write, name="embedded-log-writer", daemon=True)
         self._writer.start()
 
@@ -239,7 +251,7 @@ class CommitLog:
             if self._closed:
                 return
             self._closed = True
-        self._queue.put(None)
+            self._work.notify()
         self._writer.join()
         self._store.close()
         self._folder_lock.release()
@@ -264,8 +276,14 @@ class CommitLog:
                 self._listeners.remove(listener)
 
     def backlog(self) -> int:
-        """How many submissions wait for the writer."""
-        return self._queue.qsize()
+        """How many submissions wait to be committed."""
+        return len(self._queue)
+
+    def drive(self, *, on: bool) -> None:
+        """A coordinator will (or will no longer) call :meth:`commit_waiting` whenever something waits."""
+        with self.changed:
+            self._drivers += 1 if on else -1
+            self._work.notify()
 
     def submit(self, appends: list[Append]) -> None:
         """Append records. The durable ones of one call are written in one batch, all or nothing.
@@ -286,33 +304,44 @@ class CommitLog:
             if batch.deliveries:
                 self._publish(batch)
             if durable:
-                self._queue.put(durable)
+                self._queue.append((time.monotonic(), durable))
+                if self._drivers:
+                    self.changed.notify_all()
+                else:
+                    self._work.notify()
 
-    def _write(self) -> None:
-        """The writer thread."""
-        running = True
-        while running:
-            taken = self._queue.get()
+    def commit_waiting(self) -> bool:
+        """Commit what waits, in the calling thread, one batch at a time; whether anything waited."""
+        with self._committing:
             appends: list[Append] = []
             size = 0
-            while taken is not None:
-                appends += taken
-                size += sum(len(append.record.value or b"") + len(append.record.key) for append in taken)
-                if size >= COMMIT_BYTES:
-                    break
-                try:
-                    taken = self._queue.get_nowait()
-                except Empty:
-                    break
-            running = taken is not None
+            with self.changed:
+                while self._queue and size < COMMIT_BYTES:
+                    _, taken = self._queue.popleft()
+                    appends += taken
+                    size += sum(len(append.record.value or b"") + len(append.record.key) for append in taken)
             if appends:
                 self._commit(appends)
+            return bool(appends)
+
+    def _write(self) -> None:
+        """The writer thread: commits what waits if nobody drives the log, or the driver is busy elsewhere."""
+        while True:
+            with self.changed:
+                while not self._queue and not self._closed:
+                    self._work.wait(DRIVER_GRACE_S if self._drivers else None)
+                overdue = not self._queue or time.monotonic() - self._queue[0][0] >= DRIVER_GRACE_S
+                if self._drivers and not overdue and not self._closed:
+                    self._work.wait(DRIVER_GRACE_S)
+                    continue
+            if not self.commit_waiting() and self._closed:
+                return
 
     def _commit(self, appends: list[Append]) -> None:
         batch = _Batch()
-        for append in appends:
-            self._decide(append, batch)
         try:
+            for append in appends:
+                self._decide(append, batch)
             if batch.records:
                 self._make_durable(batch)
         except Exception as error:

@@ -6,7 +6,7 @@ counter as the generation. Tests make several; then partitions are spread over t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -45,9 +45,13 @@ class EmbeddedMember:
         self._changed = log.changed
         self._woken = False
         self._closed = False
+        self._joined = False
         self._pending: list[Append] = []
         self._deliveries: list[Delivery] = []
         self._positions: dict[TopicPartition, int] = {}
+        self._news: set[TopicPartition] = set()
+        """Partitions at a position that may have more records; guarded by the lock."""
+        log.attach(self)
 
     def partitions(self, topic: str) -> int:
         """Number of partitions of a topic."""
@@ -56,16 +60,18 @@ class EmbeddedMember:
     # --- membership ---
 
     def join(self) -> None:
-        """Join the group; assignments come by the next poll."""
+        """Join the group; assignments come by the next poll, which from now on commits what waits."""
         with self._changed:
             self._log.group.join(self._name)
             self._changed.notify_all()
+        self._drive(on=True)
 
     def leave(self) -> None:
         """Leave the group at once; revocations come by the next poll."""
         with self._changed:
             self._log.group.leave(self._name)
             self._changed.notify_all()
+        self._drive(on=False)
 
     def confirm_membership(self, partition: int) -> bool:
         """Whether the partition is assigned to this member and shall not leave it."""
@@ -84,6 +90,8 @@ class EmbeddedMember:
         """Bring the records of a partition from ``offset`` on by poll."""
         self._log.end(topic, partition)  # raises if there is no such partition
         self._positions[topic, partition] = offset
+        with self._changed:
+            self._news.add((topic, partition))
 
     def unseek(self, topic: str, partition: int) -> None:
         """Bring no more records of a partition."""
@@ -102,7 +110,11 @@ class EmbeddedMember:
         self._send()
         with self._changed:
             self._log.group.acknowledge(self._name)
-            self._changed.wait_for(self._has_news, timeout_s)
+            if not self._log.backlog():
+                self._changed.wait_for(self._has_news, timeout_s)
+        if self._joined and self._log.backlog():
+            self._log.commit_waiting()
+        with self._changed:
             self._woken = False
             deliveries = self._deliveries[:]
             self._deliveries.clear()
@@ -124,7 +136,17 @@ class EmbeddedMember:
         if not self._closed:
             self._closed = True
             self._pending.clear()
+            self._log.detach(self)
             self.leave()
+
+    def published(self, places: Collection[TopicPartition]) -> None:
+        """Called by the log, under the lock."""
+        self._news.update(place for place in places if place in self._positions)
+
+    def _drive(self, *, on: bool) -> None:
+        if self._joined is not on:
+            self._joined = on
+            self._log.drive(on=on)
 
     def _send(self) -> None:
         if self._pending:
@@ -133,22 +155,23 @@ class EmbeddedMember:
             self._log.submit(appends)
 
     def _has_news(self) -> bool:
-        """Whether a poll has something to report. Called under the lock."""
-        if self._woken or self._deliveries or self._log.group.has_news(self._name):
+        """Whether a poll has something to report or to commit. Called under the lock."""
+        if self._joined and self._log.backlog():
             return True
-        for place, offset in self._positions.items():
-            tail = self._log.tail(*place)
-            if max(offset, tail.first) < tail.end:
-                return True
-        return False
+        return bool(self._news or self._woken or self._deliveries or self._log.group.has_news(self._name))
 
     def _fetch(self) -> list[Record]:
         fetched: list[Record] = []
-        for place, offset in self._positions.items():
-            records = self._log.read(*place, offset, POLL_RECORDS)
+        with self._changed:
+            news, self._news = self._news, set()
+        for place in sorted(news & self._positions.keys()):
+            records = self._log.read(*place, self._positions[place], POLL_RECORDS)
             if records:
                 self._positions[place] = records[-1].offset + 1
                 fetched += records
+                with self._changed:
+                    if self._positions[place] < self._log.tail(*place).end:
+                        self._news.add(place)
         return fetched
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -31,6 +32,9 @@ ANSWER_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 100
 """Kept open for reuse. A client needs two, a worker three, besides one for each read under way."""
+
+KEEP_ALIVE_S = 30.0
+"""How long an idle connection is kept: the engine keeps it longer."""
 
 MAX_BATCH_BYTES = wire.MAX_BODY_BYTES // 2
 """Commands of one request, encoded; a single one may be larger, and is then refused by the engine."""
@@ -57,7 +61,7 @@ class HttpLog:
             base_url=self.address + wire.PREFIX,
             transport=transport,
             timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
             trust_env=False,  # an engine on this machine is not reached by way of a proxy
         )
         self._outbox: list[_Parcel] = []
@@ -248,10 +252,8 @@ class _HttpStream:
         if self._closed:
             return
         self._closed = True
-        try:
+        with suppress(OrchestratorError):
             await self._ask("DELETE", self._place, type(None))
-        except OrchestratorError:
-            pass
 
 
 def _fail(parcels: list[_Parcel], error: Exception) -> None:

@@ -159,9 +159,8 @@ class SimulatedGroup:
         self._begin(spread(self._partitions, self._members, self._owner))
 
     def _begin(self, target: dict[int, str]) -> None:
-        moves = {
-            p: name for p, name in target.items() if self._owner.get(p) != name and p not in self._revoked
-        }
+        free = {p: name for p, name in target.items() if p not in self._revoked}
+        moves = {p: name for p, name in free.items() if self._owner.get(p) != name}
         if moves:
             self.generation += 1
         for partition, name in moves.items():

@@ -136,9 +136,7 @@ def problem_of(error: e.OrchestratorError) -> tuple[int, Problem]:
     """The status and the body that tell of an error."""
     row = next(row for row in ERRORS if isinstance(error, row.cls))
     code = error.reason if isinstance(error, e.CommandRejected) else row.code
-    return row.status, Problem(
-        error=code, message=str(error), run_id=getattr(error, "run_id", None) or ""
-    )
+    return row.status, Problem(error=code, message=str(error), run_id=getattr(error, "run_id", None) or "")
 
 
 def error_of(problem: Problem, status: int) -> e.OrchestratorError:

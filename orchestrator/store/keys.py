@@ -32,6 +32,7 @@ _U64 = struct.Struct(">Q")
 _KINDS = tuple(DeadlineKind)
 _KIND_ID = struct.Struct(">BI")
 _MAX_U64 = 2**64 - 1
+"""What a start time is subtracted from, so that later ones sort first."""
 
 
 def latest(workflow_id: str) -> bytes:

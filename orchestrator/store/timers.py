@@ -42,6 +42,12 @@ class Deadlines:
             self._heap = [entry for entry in self._heap if (entry[1], entry[2]) in self._live]
             heapq.heapify(self._heap)
 
+    def has_due(self, now_ms: int) -> bool:
+        """Whether :meth:`due` may have something to take, or to load."""
+        if self._horizon_ms < now_ms + HORIZON_MS // 2:
+            return True
+        return bool(self._heap) and self._heap[0][0] <= now_ms
+
     def due(self, now_ms: int, limit: int) -> list[DueDeadline]:
         """Take up to ``limit`` deadlines that have come, in time order."""
         self._look_ahead(now_ms)

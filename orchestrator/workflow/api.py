@@ -47,6 +47,9 @@ class ActivityOptions(TypedDict, total=False):
     priority: int
 
 
+_OPTIONS: Final = frozenset(ActivityOptions.__annotations__)
+
+
 @overload
 def start_activity(
     activity: str, /, *args: Any, result_type: type[R], **options: Unpack[ActivityOptions]
@@ -281,11 +284,10 @@ def _activity(
     """The action, and what the result is decoded as."""
     instance.loop.guard("starting an activity")
     name, hint = (activity, None) if isinstance(activity, str) else _name_and_result(activity)
-    unknown = options.keys() - ActivityOptions.__annotations__.keys()
-    if unknown:
+    if not options.keys() <= _OPTIONS:
         raise UsageError(
-            f"activity {name!r} got the unknown option(s) {', '.join(sorted(unknown))}; "
-            f"there are {', '.join(ActivityOptions.__annotations__)}"
+            f"activity {name!r} got the unknown option(s) {', '.join(sorted(options.keys() - _OPTIONS))}; "
+            f"there are {', '.join(sorted(_OPTIONS))}"
         )
     schedule_to_close_ms = to_positive_ms(
         options.get("schedule_to_close_timeout"), "schedule_to_close_timeout"

@@ -13,18 +13,15 @@ import hashlib
 import logging
 import random
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from orchestrator.codec import failures, payloads
 from orchestrator.codec.payloads import PayloadConverter
 from orchestrator.errors import (
-    ActivityFailure,
     ApplicationError,
     CanceledError,
     DefinitionError,
-    FailureError,
-    NotDeterministic,
     PayloadError,
     QueryFailed,
     UnknownName,
@@ -52,11 +49,21 @@ from orchestrator.protocol.events import (
     WorkflowSignaled,
     WorkflowStarted,
 )
-from orchestrator.protocol.values import CancellationType, Failure, Payload, Payloads, RetryState
+from orchestrator.protocol.values import CancellationType, Payload, Payloads, RetryState
+from orchestrator.workflow.closing import close_coroutine
 from orchestrator.workflow.definition import Handler, WorkflowDefinition
 from orchestrator.workflow.handles import ActivityHandle
 from orchestrator.workflow.loop import Evicted, Mode, WorkflowLoop, outside
+from orchestrator.workflow.outcomes import (
+    WorkflowCodeError,
+    activity_failure,
+    is_cancellation,
+    is_declared,
+    never_asked,
+)
 from orchestrator.workflow.stack import STACK_QUERY, describe_stack
+
+__all__ = ["Evicted", "Instance", "WorkflowCodeError", "current"]
 
 MAX_TAGS: Final = 32
 """Tags of a run: they are words to filter lists by, not a place for data."""
@@ -64,27 +71,7 @@ MAX_TAGS: Final = 32
 MAX_TAG_CHARS: Final = 100
 """A tag is a word."""
 
-MAX_CLOSE_ATTEMPTS: Final = 100
-"""How often a coroutine that awaits something while it is closed is closed again, before it is abandoned."""
-
 _logger = logging.getLogger("orchestrator.workflow")
-
-_abandoned: list[Coroutine[Any, Any, Any]] = []
-"""Coroutines that no close() ends. Kept, because the collector would close them again, anywhere."""
-
-
-class WorkflowCodeError(Exception):
-    """The code of a run raised an undeclared exception or did something that is not deterministic.
-
-    Nothing that it asked for in this activation counts, and the instance can only be closed.
-
-    Attributes:
-        failure: the exception as data, with its traceback as text.
-    """
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(f"{failure.type}: {failure.message}" if failure.type else failure.message)
-        self.failure = failure
 
 
 class Instance:
@@ -248,8 +235,9 @@ class Instance:
         self._unusable = "it was closed"
         with loop.activation():
             for task in list(loop.tasks):
-                _close_coroutine(task.get_coro())
+                close_coroutine(task.get_coro())
             loop.drop()
+        self._actions.clear()
         self._conditions.clear()
         self._activities.clear()
         self._main = self._object = None
@@ -309,7 +297,7 @@ class Instance:
 
     def cancel_timer(self, timer_id: int) -> None:
         """Cancel a timer; one that was started in this activation never was."""
-        if self._actions.pop((StartTimer, timer_id), None) is None:
+        if True:
             self._actions[CancelTimer, timer_id] = CancelTimer(timer_id=timer_id)
 
     def add_condition(self, test: Callable[[], bool]) -> asyncio.Future[None]:
@@ -440,9 +428,9 @@ class Instance:
 
     def _end(self, error: BaseException) -> None:
         """Code ended by an exception: that is a cancellation, a declared failure, or a bug."""
-        if self.cancel_reason is not None and _is_cancellation(error):
+        if self.cancel_reason is not None and is_cancellation(error):
             self._finish(AcceptCancel(tags=self._tags))
-        elif self._is_declared(error):
+        elif is_declared(error, self.definition.failure_exception_types):
             failure = failures.to_failure(error, self.converter)
             self._finish(FailWorkflow(failure=failure, tags=self._tags))
         else:
@@ -458,11 +446,6 @@ class Instance:
         """The run ends; the first to say so decides. What else is ready still runs."""
         if self._terminal is None:
             self._terminal = terminal
-
-    def _is_declared(self, error: BaseException) -> bool:
-        if isinstance(error, BaseExceptionGroup):
-            return all(self._is_declared(part) for part in error.exceptions)
-        return isinstance(error, (FailureError, TimeoutError, *self.definition.failure_exception_types))
 
     # --- facts ---
 
@@ -514,7 +497,7 @@ class Instance:
         if handle is not None:
             words = "timed out" if isinstance(fact, ActivityTimedOut) else "failed"
             cause = failures.from_failure(fact.failure, self.converter)
-            handle.set_exception(_activity_failure(handle, words, fact.attempt, fact.retry_state, cause))
+            handle.set_exception(activity_failure(handle, words, fact.attempt, fact.retry_state, cause))
 
     def _apply_activity_canceled(self, fact: ActivityCanceled) -> None:
         handle = self._take_activity(fact.activity_id)
@@ -525,18 +508,18 @@ class Instance:
         else:
             cause = CanceledError("the activity was cancelled")
             handle.set_exception(
-                _activity_failure(handle, "was cancelled", fact.attempt, RetryState.CANCEL_REQUESTED, cause)
+                activity_failure(handle, "was cancelled", fact.attempt, RetryState.CANCEL_REQUESTED, cause)
             )
 
     def _apply_timer_fired(self, fact: TimerFired) -> None:
         if fact.timer_id > self._last_timer:
-            self._fail(_never_asked("timer", fact.timer_id, self._last_timer))
+            self._fail(never_asked("timer", fact.timer_id, self._last_timer))
         self._loop.fire(fact.timer_id)
 
     def _take_activity(self, activity_id: int) -> ActivityHandle[Any] | None:
         """The handle that waits for a closed activity; None if the code cancelled it and went on."""
         if activity_id > self._last_activity:
-            self._fail(_never_asked("activity", activity_id, self._last_activity))
+            self._fail(never_asked("activity", activity_id, self._last_activity))
         return self._activities.pop(activity_id, None)
 
     def _cancel_activity(self, handle: ActivityHandle[Any]) -> bool:
@@ -577,44 +560,3 @@ def _with_handler(
 ) -> Mapping[str, Handler]:
     others = {known: handler for known, handler in handlers.items() if known != name}
     return others if fn is None else {**others, name: Handler(name, fn, has_self=False)}
-
-
-def _never_asked(kind: str, number: int, last: int) -> NotDeterministic:
-    return NotDeterministic(
-        f"history tells of {kind} {number}, but the code has asked for {last} so far; "
-        "it was changed in a way that open runs cannot follow"
-    )
-
-
-def _activity_failure(
-    handle: ActivityHandle[Any], words: str, attempt: int, retry_state: RetryState, cause: BaseException
-) -> ActivityFailure:
-    return ActivityFailure(
-        f"activity {handle.activity_type!r} {words} (attempt {attempt}, {retry_state})",
-        activity_type=handle.activity_type,
-        activity_id=handle.activity_id,
-        attempt=attempt,
-        retry_state=str(retry_state),
-        cause=cause,
-    )
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    """Whether the error says that something was cancelled, as such or as the cause of a failed activity."""
-    if isinstance(error, ActivityFailure):
-        return error.cause is not None and _is_cancellation(error.cause)
-    return isinstance(error, asyncio.CancelledError | CanceledError)
-
-
-def _close_coroutine(coroutine: Any) -> None:
-    """Close a coroutine, and again if its ``finally`` blocks await what does not come."""
-    for _ in range(MAX_CLOSE_ATTEMPTS):
-        try:
-            coroutine.close()
-            return
-        except RuntimeError:  # it awaited something; or a bug in a finally block, which ended it
-            if coroutine.cr_frame is None:
-                return
-        except BaseException:  # whatever the blocks raise, Evicted as a rule: the coroutine has ended
-            return
-    _abandoned.append(coroutine)

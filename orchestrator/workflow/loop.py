@@ -24,6 +24,9 @@ from orchestrator.errors import NotDeterministic, ReadOnlyViolation, UsageError
 ResultT = TypeVar("ResultT")
 Ts = TypeVarTuple("Ts")
 
+MAX_EVICTIONS = 100
+"""How often code of a dropped instance is told so before it is left to wait; see ``WorkflowLoop.guard``."""
+
 
 class Evicted(SystemExit):
     """The instance is being dropped; nothing that its code still does counts.
@@ -100,6 +103,30 @@ class _TimerHandle(_Handle, asyncio.TimerHandle):
             self._loop.forget_timer(self.timer_id)
 
 
+class _Activation:
+    """The time in which a loop is the running one of its thread; what was there before comes back."""
+
+    __slots__ = ("_hooks", "_loop", "_outer", "_outer_task")
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        self._outer = outer = asyncio._get_running_loop()
+        self._outer_task = None if outer is None else asyncio.current_task(outer)
+        if outer is not None and self._outer_task is not None:
+            tasks._leave_task(outer, self._outer_task)
+        self._hooks = sys.get_asyncgen_hooks()
+        asyncio._set_running_loop(self._loop)
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=self._loop.finalize_generator)
+
+    def __exit__(self, *error: object) -> None:
+        sys.set_asyncgen_hooks(*self._hooks)
+        asyncio._set_running_loop(self._outer)
+        if self._outer is not None and self._outer_task is not None:
+            tasks._enter_task(self._outer, self._outer_task)
+
+
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """A deterministic event loop; it runs only inside :meth:`activation`.
 
@@ -119,27 +146,14 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._ready: deque[_Handle] = deque()
         self._timers: dict[int, _TimerHandle] = {}
         self._numbers = 0
+        self._evictions = 0
         self._halted = False
 
     # --- for the host ---
 
-    @contextmanager
-    def activation(self) -> Iterator[None]:
-        """Make this the running loop of the thread, and put back what was there before."""
-        outer = asyncio._get_running_loop()
-        outer_task = None if outer is None else asyncio.current_task(outer)
-        if outer is not None and outer_task is not None:
-            tasks._leave_task(outer, outer_task)
-        hooks = sys.get_asyncgen_hooks()
-        try:
-            asyncio._set_running_loop(self)
-            sys.set_asyncgen_hooks(firstiter=None, finalizer=self._finalize_generator)
-            yield
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            asyncio._set_running_loop(outer)
-            if outer is not None and outer_task is not None:
-                tasks._enter_task(outer, outer_task)
+    def activation(self) -> _Activation:
+        """Make this the running loop of the thread, within a ``with`` block."""
+        return _Activation(self)
 
     def run_ready(self) -> None:
         """Run callbacks, and those that they schedule, until none is left or the host halts the loop."""
@@ -166,12 +180,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._halted = True
 
     def guard(self, what: str) -> None:
-        """Raise unless code may do ``what`` now."""
+        """Raise unless code may do ``what`` now.
+
+        Code that catches ``Evicted`` again and again gets, in the end, what it asks for, without effect:
+        then it awaits what never comes, and whoever drops the instance has its thread back.
+        """
         if self.mode is Mode.OPEN:
             return
         if self.mode is Mode.READ_ONLY:
             raise ReadOnlyViolation(f"{what} changes the workflow; a query may only look at it")
-        raise Evicted(f"{what}: the instance is being dropped")
+        if self._evictions < MAX_EVICTIONS:
+            self._evictions += 1
+            raise Evicted(f"{what}: the instance is being dropped")
 
     def next_number(self) -> int:
         """A number for a new future, from 1."""
@@ -261,7 +281,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Task[ResultT]:
         """A task of this loop. Without a name it is called by its number, which is the same in a replay."""
         if self.mode is not Mode.OPEN:
-            coro.close()
+            coro.close()  # else Python warns that nobody awaited it
             self.guard("create_task")
         number = self.next_number()
         task: Task[ResultT] = Task(
@@ -298,9 +318,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         """None: the host decides."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Asyncio tells of an error that nobody retrieved; pending tasks of a dropped loop are no error."""
+        """Asyncio tells of an error that nobody retrieved.
+
+        Without an exception it tells of tasks that were dropped with their instance, which is no error.
+        """
         error = context.get("exception")
-        if error is not None or self.mode is not Mode.EVICTED:
+        if error is not None:
             self.host.report(str(context.get("message", "error in a callback")), error)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
@@ -316,7 +339,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def _task_done(self, task: Any) -> None:
         self.tasks.pop(task, None)
 
-    def _finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+    def finalize_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         """A generator lost its last reference. The garbage collector may say so on any thread."""
         if asyncio._get_running_loop() is not self:
             return

@@ -123,6 +123,16 @@ def test_an_append_time_that_steps_back_changes_nothing(rules: InboxRules) -> No
     assert receive(rules, task, at=NOW_MS - 60_000) == Verdict()
 
 
+def test_after_such_a_step_back_nothing_is_forgotten_early(rules: InboxRules) -> None:
+    task = activity_task()
+    receive(rules, at=NOW_MS)
+    receive(rules, activity_task(worker="another"), at=NOW_MS + REMEMBER_MS)
+    receive(rules, task, at=NOW_MS)
+    finish(rules, task)
+    receive(rules, activity_task(worker="another"), at=NOW_MS + REMEMBER_MS + 60_000)
+    assert receive(rules, task, at=NOW_MS) == Verdict()
+
+
 def test_tasks_of_another_incarnation_are_ignored(rules: InboxRules) -> None:
     other = activity_task(worker="w0")
     assert receive(rules, other, cancel_task(other)) == Verdict()

@@ -95,7 +95,7 @@ def test_changes_are_merged_into_twenty_beats_per_second_that_are_not_regular(
 def test_changes_do_not_put_off_the_regular_beat(incarnation: Incarnation) -> None:
     send(incarnation, 0.0)
     assert not send(incarnation, 0.98, BUSY).regular
-    assert incarnation.due_at(BUSY) == 1.0
+    assert incarnation.due_at(BUSY) == incarnation.due_at(IDLE) == 1.0
     assert send(incarnation, 1.0, BUSY).regular
 
 

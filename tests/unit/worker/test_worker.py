@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from orchestrator import activity
+from orchestrator.activity.definition import by_name
 from orchestrator.codec.payloads import DEFAULT
 from orchestrator.errors import (
     ApplicationError,
@@ -16,6 +17,7 @@ from orchestrator.errors import (
     Unavailable,
     UsageError,
 )
+from orchestrator.log.aio import DeliveredTask
 from orchestrator.protocol.commands import (
     CompleteActivity,
     FailActivity,
@@ -25,8 +27,10 @@ from orchestrator.protocol.commands import (
 from orchestrator.protocol.tasks import ActivityTask
 from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, FailureKind
 from orchestrator.worker import Worker
+from orchestrator.worker.attempts import Attempts
+from orchestrator.worker.inbox import REMEMBER_MS, InboxRules
 from tests.unit.memory_log import MemoryLog
-from tests.unit.worker.tasks import activity_task, cancel_task
+from tests.unit.worker.tasks import NOW_MS, activity_task, cancel_task
 
 
 @activity.defn
@@ -66,6 +70,7 @@ class Gate:
     def __init__(self, *, stubborn: bool = False) -> None:
         self.entered = asyncio.Event()
         self.open = asyncio.Event()
+        self.told_to_stop = asyncio.Event()
         self._stubborn = stubborn
 
     @activity.defn
@@ -75,6 +80,7 @@ class Gate:
             try:
                 await self.open.wait()
             except asyncio.CancelledError:
+                self.told_to_stop.set()
                 if not self._stubborn:
                     raise
         return "done"
@@ -228,7 +234,40 @@ async def test_a_report_that_the_log_refuses_becomes_a_failure_that_says_so(log:
     assert report.request_id == "run-1/1/1/1"
 
 
-async def test_cancellation_stops_an_async_activity(log: MemoryLog) -> None:
+async def test_a_slot_is_used_again_when_its_attempt_has_ended(log: MemoryLog) -> None:
+    async with Worker(log, activities=[echo], max_concurrent_activities=1):
+        for number in range(1, 4):
+            await start(log, activity_id=number)
+            await log.command(CompleteActivity)
+
+
+async def test_the_rules_are_told_when_a_report_is_durable(log: MemoryLog) -> None:
+    rules = InboxRules("w1", slots=1)
+    attempts = Attempts(
+        log,
+        definitions=by_name([echo]),
+        slots=1,
+        converter=DEFAULT,
+        identity="",
+        on_freed=lambda: None,
+    )
+    attempts.obey(rules.receive([DeliveredTask(activity_task(), NOW_MS)], may_start=True), rules)
+    await attempts.finish(20.0)
+    await attempts.close()
+    stranger = activity_task(worker="w0")
+    rules.receive([DeliveredTask(stranger, NOW_MS + 2 * REMEMBER_MS)], may_start=True)
+    assert rules.remembered == 0
+
+
+async def test_cancellation_stops_an_async_activity_but_not_its_report(log: MemoryLog) -> None:
+    cancelling: list[int] = []
+
+    def note(command: Any) -> None:
+        job = asyncio.current_task()
+        assert job is not None
+        cancelling.append(job.cancelling())
+
+    log.on_send = note
     gate = Gate()
     async with Worker(log, activities=[gate.wait]):
         task = await start(log, activity_type="wait")
@@ -236,6 +275,7 @@ async def test_cancellation_stops_an_async_activity(log: MemoryLog) -> None:
         log.deliver(cancel_task(task))
         await log.command(ReportActivityCanceled)
     assert len(log.commands) == 1
+    assert cancelling == [0]
 
 
 async def test_a_cancellation_that_comes_with_its_task_stops_it_before_it_begins(log: MemoryLog) -> None:
@@ -245,6 +285,15 @@ async def test_a_cancellation_that_comes_with_its_task_stops_it_before_it_begins
         log.deliver(cancel_task(task))
         await log.command(ReportActivityCanceled)
     assert not gate.entered.is_set()
+
+
+async def test_a_cancellation_that_comes_after_the_end_is_ignored(log: MemoryLog) -> None:
+    async with Worker(log, activities=[echo]):
+        task = await start(log)
+        await log.command(CompleteActivity)
+        log.deliver(cancel_task(task))
+        await start(log, activity_id=2)
+        await log.command(CompleteActivity)
 
 
 async def test_cancellation_reaches_a_thread_by_its_flag(log: MemoryLog) -> None:
@@ -294,6 +343,7 @@ async def test_a_worker_that_was_declared_dead_goes_on_as_another_incarnation(lo
         for _ in range(6):
             log.coordinator_beat()
         second = await log.worker(2)
+        await gate.told_to_stop.wait()
         await start(log, 3, worker=second, activity_id=2)
         report = await log.command(CompleteActivity)
     assert (report.worker, report.activity_id) == (second, 2), "of the attempt that was given up: no report"
@@ -377,6 +427,17 @@ async def test_shutdown_returns_what_comes_and_lets_finish_what_runs(log: Memory
     await run
     assert log.worker_beats()[-1].stopped
     assert not log.closed, "it is the caller's"
+
+
+async def test_what_was_under_way_when_an_idle_worker_drains_is_returned(log: MemoryLog) -> None:
+    worker = Worker(log, activities=[echo])
+    run = asyncio.create_task(worker.run())
+    await log.worker()
+    worker.shutdown()
+    await log.until(lambda: log.worker_beats()[-1].draining)
+    await start(log)
+    assert (await log.command(ReturnActivity)).reason == "draining"
+    await run
 
 
 async def test_after_the_grace_attempts_are_stopped_and_fail_as_lost(log: MemoryLog) -> None:

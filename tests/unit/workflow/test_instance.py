@@ -57,6 +57,7 @@ class Ends:
                 raise SystemExit(3)
             case "exit in task":
                 await asyncio.create_task(self.exit())
+        return None
 
     async def exit(self) -> None:
         raise SystemExit(3)

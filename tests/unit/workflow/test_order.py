@@ -62,7 +62,7 @@ def test_facts_of_a_turn_are_applied_in_order_in_one_batch() -> None:
     run.tell(signal("poke", "s1"), completed(1), signal("poke", "s2"), fired(1))
     assert run.result == [
         *["run", "timer-sync", "act-sync"],
-        *["s1-before", "act-done", "s2-before", "s1-after", "timer-done", "s2-after", "two signals"],
+        *["s1-before", "act-done", "s2-before", "s1-after", "s2-after", "timer-done", "two signals"],
     ]
     run.replay()
 

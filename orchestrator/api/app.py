@@ -1,0 +1,78 @@
+"""The HTTP API: one FastAPI application over one engine."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+
+from orchestrator.api import messages
+from orchestrator.api.backend import Backend
+from orchestrator.api.guard import LOCAL_HOSTS, Guard
+from orchestrator.api.responses import install_error_handlers, schemas
+from orchestrator.api.workflows import workflow_routes
+from orchestrator.log.wire import PREFIX
+
+ABOUT = "Durable execution for Python whose only infrastructure is Kafka.\n\n"
+
+
+def create_app(backend: Backend, *, hosts: frozenset[str] | None = LOCAL_HOSTS) -> FastAPI:
+    """The application.
+
+    Args:
+        backend: what it serves; it stays the caller's to close.
+        hosts: names under which it may be asked for; None does not check.
+    """
+    app = FastAPI(title="Orchestrator", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.include_router(workflow_routes(backend), prefix=PREFIX)
+    app.include_router(messages.message_routes(backend), prefix=PREFIX)
+    app.add_middleware(Guard, hosts=hosts)
+    install_error_handlers(app)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            about = ABOUT + (messages.__doc__ or "")
+            found = get_openapi(title=app.title, version=app.version, description=about, routes=app.routes)
+            found.setdefault("components", {}).setdefault("schemas", {}).update(schemas())
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(docs_page(openapi()))
+
+    return app
+
+
+def docs_page(openapi: dict[str, Any]) -> str:
+    """The OpenAPI document as one page that loads nothing from elsewhere."""
+    sections = [
+        f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
+        f"<p>{escape(found.get('summary', ''))}. {escape(found.get('description', ''))}</p>"
+        f"{_example('Body', found.get('requestBody', {}))}"
+        f"{''.join(_example(status, told) for status, told in found['responses'].items())}</section>"
+        for path, methods in openapi["paths"].items()
+        for method, found in methods.items()
+    ]
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><title>HTTP API</title>"
+        "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+        "pre{background:#8882;padding:.5rem;overflow:auto}h2{font-size:1rem}</style>"
+        f"<h1>{escape(openapi['info']['title'])} HTTP API</h1>"
+        f"<p>The same for programs: <a href=/openapi.json>openapi.json</a></p>"
+        f"<pre>{escape(openapi['info']['description'])}</pre>{''.join(sections)}</html>"
+    )
+
+
+def _example(name: str, told: dict[str, Any]) -> str:
+    found = told.get("content", {}).get("application/json", {})
+    title = f"<p>{escape(name)}: {escape(told.get('description', ''))}</p>" if told else ""
+    if "example" not in found:
+        return title
+    return f"{title}<pre>{escape(json.dumps(found['example'], indent=2))}</pre>"

@@ -1,0 +1,28 @@
+"""What the HTTP API stands on: the three doors of an engine, whichever log it runs on."""
+
+from __future__ import annotations
+
+from orchestrator.api.streams import Streams
+from orchestrator.client.client import Client
+from orchestrator.client.reads import AsyncReader
+from orchestrator.log.aio import AioLog
+
+
+class Backend:
+    """A log for workers and clients elsewhere, a reader, and a client of its own. Of one event loop.
+
+    Args:
+        log: the log's asyncio side; it stays the caller's to close.
+        reader: the read side.
+    """
+
+    def __init__(self, log: AioLog, reader: AsyncReader) -> None:
+        self.log = log
+        self.reader = reader
+        self.client = Client(log, reader=reader, identity="http")
+        self.streams = Streams(log)
+
+    async def close(self) -> None:
+        """End all requests that wait for something."""
+        await self.streams.close_all()
+        await self.client.close()

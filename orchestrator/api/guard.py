@@ -1,0 +1,85 @@
+"""What stands before all routes: whose requests are served, and how paths are read."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from orchestrator.log.wire import Problem
+
+LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+"""The names of this machine that no web page can take over."""
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Guard:
+    """ASGI middleware.
+
+    - A ``Host`` that is not in ``hosts`` is refused, so that no web page reaches a local engine by
+      giving its own name this machine's address. ``hosts`` None: behind a proxy, which checks it.
+    - A request that changes something is refused if its ``Origin`` is another site than its ``Host``.
+    - Paths are matched undecoded, and names decoded afterwards: a workflow id may hold slashes.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = LOCAL_HOSTS) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._refusal(scope["method"], headers)
+        if refusal is not None:
+            await _refuse(send, refusal)
+        else:
+            await self._app({**scope, "path": scope["raw_path"].decode("latin-1")}, receive, send)
+
+    def _refusal(self, method: str, headers: dict[bytes, str]) -> Problem | None:
+        host = headers.get(b"host", "")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            known = ", ".join(sorted(self._hosts))
+            return Problem(
+                error="foreign-host", message=f"the request is for host {host!r}; this engine is {known}"
+            )
+        origin = headers.get(b"origin", "")
+        if origin and method not in _SAFE_METHODS and urlsplit(origin).netloc.lower() != host.lower():
+            return Problem(
+                error="foreign-origin", message=f"a page of {origin} may not change anything on {host}"
+            )
+        return None
+
+
+async def _refuse(send: Send, problem: Problem) -> None:
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    await send({"type": "http.response.body", "body": msgspec.json.encode(problem)})
+
+
+def _name(host: str) -> str:
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+class _Escaped(Convertor[Any]):
+    """A part of a path, decoded after it was matched."""
+
+    regex = "[^/]+"
+
+    def convert(self, value: str) -> str:
+        return unquote(value)
+
+    def to_string(self, value: Any) -> str:
+        return str(value)
+
+
+register_url_convertor("name", _Escaped())

@@ -1,0 +1,148 @@
+"""``orchestrator dev``: all roles in one process, on the embedded log, with HTTP for everybody else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from orchestrator import config
+from orchestrator.api.app import create_app
+from orchestrator.api.backend import Backend
+from orchestrator.api.embedded import Engine, EngineReader
+from orchestrator.api.server import bind, serving
+from orchestrator.cli import exits
+from orchestrator.cli.modules import Loaded, load
+from orchestrator.cli.process import HangWatch, fix_hash_seed
+from orchestrator.coordinator.runtime import SystemRuntime
+from orchestrator.errors import ConfigError
+from orchestrator.telemetry.logs import log_to_stderr
+from orchestrator.worker.worker import Worker
+
+GRACE_S = 1.0
+"""How long activities may go on when the process is stopped; they run again after the next start."""
+
+LOOK_S = 0.2
+"""How often it is looked whether the engine is well."""
+
+
+def dev(
+    modules: Annotated[list[str], Parameter(name="MODULE", negative=())],
+    /,
+    *,
+    data: Path = Path(config.DATA_FOLDER),
+    port: int = config.PORT,
+    task_queue: str = config.TASK_QUEUE,
+    slots: int = config.SLOTS,
+    log_level: Literal["debug", "info", "warning", "error"] = "info",
+) -> int:
+    """Run everything in one process: engine, worker and HTTP API, with all data in one folder.
+
+    Imports the modules from the current directory and runs the workflows and activities in them.
+    Stop it with Ctrl-C; everything goes on where it was at the next start, after a kill -9 too.
+
+    Example: orchestrator dev workflows activities
+
+    Parameters
+    ----------
+    modules:
+        Modules with workflows and activities, such as `app` or `shop.orders`.
+    data:
+        The folder that keeps all data.
+    port:
+        Where HTTP is served, on 127.0.0.1; 0 takes a free one.
+    task_queue:
+        The queue whose activities are run here.
+    slots:
+        How many activities run at a time.
+    log_level:
+        What is logged on stderr.
+    """
+    fix_hash_seed()
+    log_to_stderr(log_level)
+    if slots < 1:
+        raise exits.CommandUsage(f"--slots is {slots}; at least one is needed")
+    loaded = load(modules)
+    taken = bind(config.HOST, port)
+    broken = asyncio.run(_run(loaded, data, taken, task_queue, slots))
+    code = exits.tell(broken, exits.ERROR) if broken else exits.OK
+    # Threads of activities that do not end would keep the process alive; what matters is in the folder.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+async def _run(loaded: Loaded, data: Path, taken: socket.socket, task_queue: str, slots: int) -> str:
+    """Run until a signal; returns what went wrong, "" if nothing."""
+    stop = _stop_on_signals()
+    async with AsyncExitStack() as stack:
+        watch = HangWatch()
+        stack.callback(watch.stop)
+        engine = await asyncio.to_thread(
+            Engine, data, tuple(loaded.workflows.values()), runtime=SystemRuntime(watch.at)
+        )
+        stack.push_async_callback(asyncio.to_thread, engine.close)
+        try:
+            await engine.wait_ready()
+        except TimeoutError:
+            raise ConfigError(f"the data in {data} could not be restored in time; see the log") from None
+        aio = engine.aio()
+        stack.push_async_callback(aio.close)
+        backend = Backend(aio, EngineReader(engine.reader))
+        http = await stack.enter_async_context(serving(create_app(backend), backend, taken))
+        if loaded.activities:
+            worker = Worker(
+                aio,
+                activities=tuple(loaded.activities.values()),
+                task_queue=task_queue,
+                max_concurrent_activities=slots,
+                graceful_shutdown_timeout=GRACE_S,
+            )
+            await stack.enter_async_context(worker)
+        _say_ready(loaded, taken)
+        return await _until_ended(stop, engine, http)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set by the first SIGINT or SIGTERM; the second one ends the process as usual."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal() -> None:
+        stop.set()
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+async def _until_ended(stop: asyncio.Event, engine: Engine, http: asyncio.Task[None]) -> str:
+    while not stop.is_set():
+        if engine.error is not None:
+            return f"the engine has stopped: {type(engine.error).__name__}: {engine.error}"
+        if engine.fatal:
+            return engine.fatal
+        if http.done():
+            return f"the HTTP server has stopped: {http.exception()!r}"
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    return ""
+
+
+def _say_ready(loaded: Loaded, taken: socket.socket) -> None:
+    host, port = taken.getsockname()[:2]
+    workflows = ", ".join(sorted(loaded.workflows)) or "none"
+    activities = ", ".join(sorted(loaded.activities)) or "none"
+    print(f"ready: http://{host}:{port}  workflows: {workflows}  activities: {activities}", flush=True)

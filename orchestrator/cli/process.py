@@ -1,0 +1,47 @@
+"""What the roles of the command line do to their process."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import time
+
+HUNG_AFTER_S = 30.0
+"""A coordinator's loop, which turns at least once per second, has not turned for so long: native code in
+a workflow holds the interpreter's lock, and nothing in this process can end it but its end."""
+
+_REARM_S = 1.0
+"""Arming starts a thread, so it is not done at every step."""
+
+
+def fix_hash_seed() -> None:
+    """Run this process again with ``PYTHONHASHSEED=0``, unless it is: sets of workflow code must iterate
+    in the same order when they are replayed.
+    """
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+class HangWatch:
+    """Ends the process, with the stacks of all threads on stderr, when :meth:`at` is not called for long."""
+
+    def __init__(self) -> None:
+        # A debugger stops threads for as long as it likes.
+        self._off = sys.gettrace() is not None or "debugpy" in sys.modules
+        self._armed_s = float("-inf")
+
+    def at(self, point: str) -> None:
+        """The coordinator's loop turns."""
+        now_s = time.monotonic()
+        if not self._off and now_s - self._armed_s > _REARM_S:
+            self._armed_s = now_s
+            faulthandler.dump_traceback_later(HUNG_AFTER_S, exit=True)
+
+    def stop(self) -> None:
+        """The loop ends."""
+        self._off = True
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,344 @@
+"""``orchestrator workflow ...``: what the HTTP API offers, on the command line."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from orchestrator.cli import exits, histories, output
+from orchestrator.cli.engine import Engine
+from orchestrator.cli.output import Format
+from orchestrator.log.wire import MAX_WAIT_S
+
+PAGE_ROWS = 500
+"""Runs that one request of a list asks for."""
+
+Id = Annotated[str, Parameter(name="ID", help="The workflow id.")]
+Output = Annotated[Format, Parameter(name=["--output", "-o"], help="How it is printed.")]
+RunId = Annotated[str, Parameter(help="One run; default the current, or else the last one.")]
+Reason = Annotated[str, Parameter(help="Why; it is kept in the history.")]
+Inputs = Annotated[
+    list[str] | None,
+    Parameter(name=["--input", "-i"], negative=(), help="One argument, as JSON. Repeat it for each."),
+]
+InputFile = Annotated[
+    Path | None,
+    Parameter(help="All arguments: a file with a JSON list; '-' is stdin.", allow_leading_hyphen=True),
+]
+Status = Literal["Running", "Blocked", "Completed", "Failed", "Canceled", "Terminated", "TimedOut"]
+
+
+@Parameter(name="*")
+@dataclass
+class Where:
+    """Which engine.
+
+    Parameters
+    ----------
+    address:
+        The engine's address; default $ORCHESTRATOR_ADDRESS, or else http://127.0.0.1:7350.
+    """
+
+    address: str = ""
+
+
+def start_(
+    type: Annotated[str, Parameter(name="TYPE", help="The workflow type.")],
+    /,
+    *,
+    id: Annotated[str, Parameter(help="The workflow id.")],
+    input: Inputs = None,
+    input_file: InputFile = None,
+    id_reuse_policy: Literal["allow-duplicate", "allow-duplicate-failed-only", "reject-duplicate"] = (
+        "allow-duplicate"
+    ),
+    run_timeout: Annotated[float | None, Parameter(help="Seconds until the run is timed out.")] = None,
+    request_id: Annotated[
+        str | None, Parameter(help="A repeat with the same one starts nothing new.")
+    ] = None,
+    output_: Output = "table",
+    where: Where | None = None,
+) -> None:
+    """Start a workflow; returns when its start is durable.
+
+    Example: orchestrator workflow start Order --id order-17 --input '"o-17"' --input 4200
+    """
+    body = {
+        "type": type,
+        "id": id,
+        "input": _arguments(input, input_file),
+        "id_reuse_policy": id_reuse_policy,
+        "run_timeout_s": run_timeout,
+        "request_id": request_id,
+    }
+    with _engine(where) as engine:
+        started = engine.post("workflows", body=body)
+    columns = {"WORKFLOW ID": "workflow_id", "RUN ID": "run_id"}
+    _print_rows([started], columns, output_)
+
+
+def result_(
+    id: Id,
+    /,
+    *,
+    run_id: RunId = "",
+    timeout: Annotated[float | None, Parameter(help="Seconds to wait at most; default for ever.")] = None,
+    output_: Output = "table",
+    where: Where | None = None,
+) -> int:
+    """Wait until a workflow is closed and print its result as JSON; exits with 5 if it did not complete.
+
+    Example: orchestrator workflow result order-17 --timeout 60
+    """
+    deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
+    with _engine(where) as engine:
+        while True:
+            wait_s = max(0.0, min(MAX_WAIT_S, deadline_s - time.monotonic()))
+            found = msgspec.json.decode(engine.get("workflows", id, "result", run_id=run_id, wait_s=wait_s))
+            if found["status"] not in ("Running", "Blocked"):
+                break
+            if time.monotonic() >= deadline_s:
+                raise exits.WaitTimedOut(f"workflow {id!r} is still {found['status']} after {timeout:g} s")
+            run_id = found["run_id"]  # of this run, even if the id is started anew meanwhile
+    completed = found["status"] == "Completed"
+    printers = {
+        "table": lambda: output.to_json(found["result"]) if completed else "",
+        "json": lambda: output.to_json(found),
+        "jsonl": lambda: output.to_jsonl([found]),
+        "ids": lambda: str(found["workflow_id"]),
+    }
+    output.write(printers[output_]())
+    if completed:
+        return exits.OK
+    why = histories.failure_text(found["failure"])
+    return exits.tell(
+        f"workflow {id!r} did not complete, its status is {found['status']}{f': {why}' if why else ''}",
+        exits.WORKFLOW_FAILED,
+    )
+
+
+def signal_(
+    id: Id,
+    name: Annotated[str, Parameter(name="NAME", help="The signal.")],
+    /,
+    *,
+    input: Inputs = None,
+    input_file: InputFile = None,
+    run_id: RunId = "",
+    where: Where | None = None,
+) -> None:
+    """Send a signal to a workflow; returns when it is durable.
+
+    Example: orchestrator workflow signal order-17 approve --input '"Ann"'
+    """
+    with _engine(where) as engine:
+        body = {"input": _arguments(input, input_file), "run_id": run_id}
+        engine.post("workflows", id, "signals", name, body=body)
+    output.note(f"signalled {id}: {name}")
+
+
+def query_(
+    id: Id,
+    name: Annotated[str, Parameter(name="NAME", help="The query; __stack tells where the code waits.")],
+    /,
+    *,
+    input: Inputs = None,
+    input_file: InputFile = None,
+    run_id: RunId = "",
+    output_: Output = "table",
+    where: Where | None = None,
+) -> None:
+    """Ask a workflow something and print the answer, a text as it is, anything else as JSON.
+
+    Example: orchestrator workflow query order-17 status
+    """
+    with _engine(where) as engine:
+        body = {"input": _arguments(input, input_file), "run_id": run_id}
+        answer = engine.post("workflows", id, "queries", name, body=body)["result"]
+    printers = {
+        "table": lambda: answer if isinstance(answer, str) else output.to_json(answer),
+        "json": lambda: output.to_json(answer),
+        "jsonl": lambda: output.to_jsonl([answer]),
+        "ids": lambda: id,
+    }
+    output.write(printers[output_]())
+
+
+def cancel_(
+    ids: Annotated[list[str], Parameter(name="ID", negative=(), allow_leading_hyphen=True)],
+    /,
+    *,
+    reason: Reason = "",
+    run_id: RunId = "",
+    where: Where | None = None,
+) -> None:
+    """Ask workflows to cancel themselves; their code may clean up first. '-' reads ids from stdin.
+
+    Example: orchestrator workflow list --status Running -o ids | orchestrator workflow cancel -
+    """
+    _close(ids, "cancel", {"reason": reason, "run_id": run_id}, where)
+
+
+def terminate_(
+    ids: Annotated[list[str], Parameter(name="ID", negative=(), allow_leading_hyphen=True)],
+    /,
+    *,
+    reason: Reason = "",
+    run_id: RunId = "",
+    where: Where | None = None,
+) -> None:
+    """Close workflows at once; their code hears nothing of it. '-' reads ids from stdin.
+
+    Example: orchestrator workflow terminate order-17 --reason "ordered by mistake"
+    """
+    _close(ids, "terminate", {"reason": reason, "run_id": run_id}, where)
+
+
+def describe_(
+    id: Id, /, *, run_id: RunId = "", output_: Output = "table", where: Where | None = None
+) -> None:
+    """Show one run as it stands: input, result, what it waits for, what failed.
+
+    Example: orchestrator workflow describe order-17
+    """
+    with _engine(where) as engine:
+        found = msgspec.json.decode(engine.get("workflows", id, run_id=run_id))
+    printers = {
+        "table": lambda: histories.description_text(found),
+        "json": lambda: output.to_json(found),
+        "jsonl": lambda: output.to_jsonl([found]),
+        "ids": lambda: str(found["row"]["workflow_id"]),
+    }
+    output.write(printers[output_]())
+
+
+def show_(id: Id, /, *, run_id: RunId = "", output_: Output = "table", where: Where | None = None) -> None:
+    """Show the history of one run. '-o json' is the export format, which replays read; 'jsonl' is one
+    turn per line.
+
+    Example: orchestrator workflow show order-17 -o json > order-17.json
+    """
+    with _engine(where) as engine:
+        whole = histories.read_history(engine, id, run_id)
+    printers = {
+        "table": lambda: histories.history_text(whole),
+        "json": lambda: output.to_json(whole),
+        "jsonl": lambda: output.to_jsonl(whole.turns),
+        "ids": lambda: whole.run_id,
+    }
+    output.write(printers[output_]())
+
+
+def list_(
+    *,
+    status: Annotated[Status | None, Parameter(help="Only runs with this status.")] = None,
+    type: Annotated[str, Parameter(help="Only runs of this workflow type.")] = "",
+    id_prefix: Annotated[str, Parameter(help="Only ids that begin so.")] = "",
+    limit: Annotated[int, Parameter(help="At most so many; 0 for all.")] = 100,
+    output_: Output = "table",
+    where: Where | None = None,
+) -> None:
+    """List runs, newest start first.
+
+    Example: orchestrator workflow list --status Failed --type Order --limit 20
+    """
+    with _engine(where) as engine:
+        filters = {"status": status, "type": type, "id_prefix": id_prefix}
+        rows = list(_rows(engine, filters, limit or sys.maxsize))
+    columns = {
+        "STATUS": "status",
+        "TYPE": "workflow_type",
+        "WORKFLOW ID": "workflow_id",
+        "STARTED": "start_time_ms",
+        "CLOSED": "close_time_ms",
+        "EVENTS": "history_events",
+        "STEP": "activity_type",
+        "ATTEMPT": "attempt",
+        "TAGS": "tags",
+        "LAST ERROR": "last_failure",
+    }
+    _print_rows(rows, columns, output_)
+    if len(rows) == limit:
+        output.note(f"{limit} shown, there may be more: --limit 0 lists all")
+
+
+def _rows(engine: Engine, filters: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+    page = ""
+    with output.progress("runs read") as count:
+        while limit > 0:
+            asked = min(limit, PAGE_ROWS)
+            found = msgspec.json.decode(engine.get("workflows", **filters, limit=asked, page=page))
+            yield from found["rows"]
+            count(len(found["rows"]))
+            limit -= len(found["rows"])
+            page = found["next_page"]
+            if not page:
+                return
+
+
+def _print_rows(rows: list[dict[str, Any]], columns: dict[str, str], format: Format) -> None:
+    printers = {
+        "table": lambda: output.table(
+            list(columns), [[_cell(name, row[name]) for name in columns.values()] for row in rows]
+        ),
+        "json": lambda: output.to_json(rows),
+        "jsonl": lambda: output.to_jsonl(rows),
+        "ids": lambda: "\n".join(row["workflow_id"] for row in rows),
+    }
+    output.write(printers[format]())
+
+
+def _cell(name: str, value: Any) -> str:
+    if name.endswith("_time_ms"):
+        return output.time_of(value)
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "" if value in (None, 0) else str(value)
+
+
+def _close(ids: list[str], how: str, body: dict[str, Any], where: Where | None) -> None:
+    with _engine(where) as engine:
+        for id in _ids(ids):
+            engine.post("workflows", id, how, body=body)
+            output.note(f"{how}: {id}")
+
+
+def _ids(ids: list[str]) -> Iterator[str]:
+    for id in ids:
+        yield from (line.strip() for line in sys.stdin if line.strip()) if id == "-" else (id,)
+
+
+def _arguments(inputs: list[str] | None, file: Path | None) -> list[Any]:
+    if file is None:
+        return [_json(text, f"--input {text}") for text in inputs or ()]
+    if inputs:
+        raise exits.CommandUsage("give the arguments by --input or by --input-file, not by both")
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise exits.CommandUsage(f"--input-file {file} cannot be read: {error}") from error
+    found = _json(text, f"--input-file {file}")
+    if not isinstance(found, list):
+        raise exits.CommandUsage(f"--input-file {file} holds no list; write the arguments as a JSON list")
+    return found
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        shown = what if len(what) <= 100 else what[:100] + "..."
+        raise exits.CommandUsage(
+            f"{shown} is not JSON ({error}); texts need quotes: --input '\"o-17\"'"
+        ) from error
+
+
+def _engine(where: Where | None) -> Engine:
+    return Engine((where or Where()).address)

@@ -1,0 +1,16 @@
+"""What processes agree on unless they are told otherwise. Imports nothing, so that every command may."""
+
+from __future__ import annotations
+
+from typing import Final
+
+HOST: Final = "127.0.0.1"
+PORT: Final = 7350
+ADDRESS: Final = f"http://{HOST}:{PORT}"
+ADDRESS_VARIABLE: Final = "ORCHESTRATOR_ADDRESS"
+"""The environment variable that names the engine to talk to, where no ``--address`` is given."""
+
+DATA_FOLDER: Final = ".orchestrator"
+TASK_QUEUE: Final = "default"
+SLOTS: Final = 100
+"""Activities that one worker runs at a time."""

@@ -1,0 +1,144 @@
+"""``orchestrator demo``: business processes, a SIGKILL in the middle of them, and the proof.
+
+The story, step by step; each method is one of them::
+
+    start ─▶ publish ─▶ wait for the scene ─▶ kill ─▶ look at what is left ─▶ start again
+          ─▶ approve ─▶ wait for the results ─▶ table ─▶ checks
+
+Every step waits for a state, never for a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from orchestrator import config
+from orchestrator.client.client import Client
+from orchestrator.client.handle import WorkflowHandle
+from orchestrator.contrib.world import World
+from orchestrator.demo import inputs, scene
+from orchestrator.demo.checks import CHECKS, REVIEWED
+from orchestrator.demo.dead_log import read_dead_log
+from orchestrator.demo.engine_process import EngineProcess
+from orchestrator.demo.evidence import Evidence
+from orchestrator.demo.onboarding import MerchantOnboarding
+from orchestrator.demo.orders import OrderFulfilment
+from orchestrator.demo.report import Report
+from orchestrator.errors import OrchestratorError, WorkflowFailure
+from orchestrator.protocol.views import History
+
+RESULTS_TIMEOUT_S = 90.0
+"""How long the runs may take to end after the restart. They need about six seconds."""
+
+
+def demo(*, serve: bool = False, port: int = config.PORT, data: Path | None = None) -> int:
+    """Run business processes, kill the engine under them, start it again, and prove that nothing was lost.
+
+    Merchants are onboarded and orders are fulfilled by an engine in a process of its own, which is killed
+    with SIGKILL in the middle of it. Exits with 1 if anything is not as it should be.
+
+    Parameters
+    ----------
+    serve:
+        Keep the engine running afterwards, until Ctrl-C.
+    port:
+        Where the engine serves HTTP, on 127.0.0.1; 0 takes a free one.
+    data:
+        The folder that keeps all data; by default a temporary one, which is removed at the end.
+    """
+    report = Report()
+    try:
+        with _folder(data) as folder:
+            return asyncio.run(_main(report, EngineProcess(folder, port), serve=serve))
+    except OrchestratorError as error:
+        report.failed(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+@contextmanager
+def _folder(data: Path | None) -> Iterator[Path]:
+    if data is not None:
+        yield data.absolute()
+        return
+    temporary = Path(tempfile.mkdtemp(prefix="orchestrator-demo-"))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+async def _main(report: Report, engine: EngineProcess, *, serve: bool) -> int:
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    try:
+        evidence = await _story(report, engine)
+        report.table(evidence.after)
+        passed = report.verdict((check.claim, list(check.problems(evidence))) for check in CHECKS)
+        if serve:
+            report.serving(engine.address)
+            await engine.wait()
+        return 0 if passed else 1
+    finally:
+        await engine.stop()
+
+
+async def _story(report: Report, engine: EngineProcess) -> Evidence:
+    began = time.monotonic()
+    client = await engine.start()
+    async with client:
+        report.step(f"the engine runs as process {engine.pid}, with its data in {engine.data}")
+        started = await _publish(client)
+        report.step(f"{len(started)} start events published: merchants and orders")
+        report.step(await scene.wait_until_set(client, started, engine.check))
+    await engine.kill()
+    report.step(f"kill -9 {engine.pid}")
+
+    run_ids = {handle.run_id for handle in started}
+    world = World(engine.world)
+    ran_before = len(world.executions())
+    left = await asyncio.to_thread(read_dead_log, engine.data)
+    before = {name: history for name, history in left.items() if history.run_id in run_ids}
+    report.step(f"its log holds {_events(before)} events of {len(before)} runs; {ran_before} activities ran")
+
+    client = await engine.start()
+    async with client:
+        report.step(f"the engine runs again, as process {engine.pid}, on the same folder")
+        await client.get_workflow_handle(REVIEWED).signal(OrderFulfilment.approve)
+        report.step(f"{REVIEWED} approved")
+        await _results(report, client, started)
+        after = {handle.id: await client.history(handle.id, handle.run_id) for handle in started}
+    report.step(f"all runs are closed, {time.monotonic() - began:.1f} s after the first start")
+    executions, effects = world.executions(), world.effects()
+    return Evidence(before, after, ran_before, executions, effects)
+
+
+async def _publish(client: Client) -> list[WorkflowHandle[Any]]:
+    merchants = [client.start_workflow(MerchantOnboarding.run, m, id=m.id) for m in inputs.merchants()]
+    orders = [client.start_workflow(OrderFulfilment.run, o, id=o.id) for o in inputs.orders()]
+    return [*await asyncio.gather(*merchants), *await asyncio.gather(*orders)]
+
+
+async def _results(report: Report, client: Client, started: list[WorkflowHandle[Any]]) -> None:
+    async def closed(handle: WorkflowHandle[Any]) -> None:
+        with suppress(WorkflowFailure):  # some are meant to fail; the checks tell which
+            await client.get_workflow_handle(handle.id, handle.run_id).result(RESULTS_TIMEOUT_S)
+
+    with report.progress("runs closed", len(started)) as advance:
+        for done in asyncio.as_completed([closed(handle) for handle in started]):
+            await done
+            advance()
+
+
+def _events(histories: dict[str, History]) -> int:
+    return sum(len(turn.events) for history in histories.values() for turn in history.turns)

@@ -1,0 +1,185 @@
+"""Every code block of every document runs, in order, in a folder of the document's own.
+
+`orchestrator dev` goes on in the background until the document ends, as in a terminal of its own; the
+port 7350 of the documents is a free one here.
+"""
+
+from __future__ import annotations
+
+import doctest
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import RUN, Block, Command, blocks, commands
+
+ROOT = Path(__file__).parent.parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+COMMAND_S = 60.0
+"""No command of a document may take longer than a reader's patience."""
+
+NOT_RUN = 8
+"""Blocks that are left out, in all documents together: each is a promise that nobody holds us to."""
+
+_SERVER = re.compile(r"orchestrator dev\b")
+_PORT = "7350"
+_TICK_S = 0.02
+
+
+class Terminal:
+    """Runs blocks in a folder, with the `orchestrator` and `python` of this environment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = str(probe.getsockname()[1])
+        self.servers: list[subprocess.Popen[str]] = []
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "NO_COLOR": "1",
+            "COLUMNS": "160",
+            "PYTHONPATH": "",
+        }
+
+    def run(self, block: Block) -> None:
+        """Run a block; raises AssertionError with all output if that fails."""
+        if block.language == "python" and block.title:
+            (self.folder / block.title).write_text(self.local(block.text), encoding="utf-8")
+        elif block.language == "python":
+            self.finish([sys.executable, "-W", "error", "-"], block.line, stdin=self.local(block.text))
+        elif block.language == "bash":
+            self.finish(["bash", "-euo", "pipefail", "-c", self.local(block.text)], block.line)
+        else:
+            for command in commands(block):
+                self.type(command)
+
+    def type(self, command: Command) -> None:
+        """Run a line of a console, and hold its output against what the document shows."""
+        if _SERVER.search(command.text):
+            self.serve(command)
+            return
+        output = self.finish(["bash", "-c", self.local(command.text)], command.line)
+        shown = self.local(command.shown)
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        assert not shown or doctest.OutputChecker().check_output(shown, output, flags), (
+            f"line {command.line}: $ {command.text}\nshown:\n{shown}\nfound:\n{output}"
+        )
+
+    def finish(self, command: list[str], line: int, stdin: str = "") -> str:
+        """Run a command to its end; returns what it printed on stdout."""
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, timeout=COMMAND_S, cwd=self.folder,
+            env=self.environment, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"line {line}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def serve(self, command: Command) -> None:
+        """Start a server and wait until it answers."""
+        text = command.text if "--port" in command.text else f"{command.text} --port {_PORT}"
+        with (self.folder / f"server-{len(self.servers)}.log").open("w+") as output:
+            server = subprocess.Popen(
+                ["bash", "-c", f"exec {self.local(text)}"],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True, cwd=self.folder,
+                env=self.environment,
+            )  # fmt: skip
+            self.servers.append(server)
+            deadline = time.monotonic() + COMMAND_S
+            while not self.answers():
+                ended = _wait(server, _TICK_S)
+                if ended or time.monotonic() > deadline:
+                    output.seek(0)
+                    pytest.fail(f"line {command.line}: $ {command.text}\n{output.read()}")
+
+    def answers(self) -> bool:
+        """Whether somebody listens on the port."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", int(self.port))) == 0
+
+    def local(self, text: str) -> str:
+        """The text with this terminal's port."""
+        return text.replace(_PORT, self.port)
+
+    def close(self) -> None:
+        """End the servers; each must end cleanly."""
+        for server in self.servers:
+            server.send_signal(signal.SIGTERM)
+        ended = [_wait(server, COMMAND_S) for server in self.servers]
+        for server in self.servers:
+            server.kill()
+        codes = [server.returncode for server in self.servers]
+        assert all(ended), f"servers did not end on SIGTERM, and were killed: {codes}"
+        assert not any(codes), f"servers ended with {codes} on SIGTERM, not with 0"
+
+
+def _wait(process: subprocess.Popen[str], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path)
+    yield terminal
+    terminal.close()
+
+
+def _with_code() -> list[Path]:
+    return [path for path in DOCUMENTS if any(b.language in RUN and not b.not_run for b in blocks(path))]
+
+
+@pytest.mark.parametrize("document", _with_code(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_code_of_the_document_runs(document: Path, terminal: Terminal) -> None:
+    for block in blocks(document):
+        if block.language in RUN and not block.not_run:
+            terminal.run(block)
+
+
+def test_hardly_any_block_is_left_out() -> None:
+    left_out = [f"{path.name}: {b.not_run}" for path in DOCUMENTS for b in blocks(path) if b.not_run]
+    assert len(left_out) <= NOT_RUN, left_out
+
+
+def _document(folder: Path, text: str) -> list[Block]:
+    (folder / "document.md").write_text(text)
+    return list(blocks(folder / "document.md"))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("```python\nraise ValueError('no')\n```", "ValueError: no"),
+        ("```bash\nfalse\ntrue\n```", "exit code 1"),
+        ("```console\n$ echo one\ntwo\n```", "one"),
+        ("```console\n$ echo one\none\n$ no-such-command\n```", "no-such-command"),
+    ],
+)
+def test_a_wrong_block_is_noticed(text: str, reason: str, tmp_path: Path, terminal: Terminal) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        terminal.run(_document(tmp_path, text)[0])
+
+
+def test_a_console_shows_commands_and_what_they_print(tmp_path: Path, terminal: Terminal) -> None:
+    console = "```console\n$ echo one \\\n    two\none ...\n$ touch made\n```\n"
+    first, second = _document(tmp_path, console + "<!-- not run: why -->\n```bash\nx\n```\n")
+    terminal.run(first)
+    assert (tmp_path / "made").exists()
+    assert second.not_run == "why"
+
+
+def test_a_block_needs_a_language(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"document.md:1: a block is one of bash, console, python"):
+        _document(tmp_path, "```\nx\n```\n")
