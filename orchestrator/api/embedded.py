@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from orchestrator.activity.definition import ActivityDefinition
 from orchestrator.client.client import Client
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.runtime import Runtime, SystemRuntime
@@ -182,7 +183,7 @@ async def embedded(
     data: str | Path | None = None,
     *,
     workflows: Sequence[type],
-    activities: Sequence[Callable[..., Any]] = (),
+    activities: Sequence[Callable[..., Any] | ActivityDefinition] = (),
     task_queue: str = "default",
     max_concurrent_activities: int = 100,
 ) -> AsyncIterator[Client]:

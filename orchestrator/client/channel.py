@@ -11,7 +11,9 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable
+from functools import partial
 from math import inf
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -43,7 +45,7 @@ class Channel:
         self._reply_to: ReplyTo | None = None
         self._reader: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._sends: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Future[object]] = set()
         self._closed = False
 
     async def open(self) -> None:
@@ -90,7 +92,7 @@ class Channel:
         self._fail_all(Unavailable("the client was closed before the answer came; the outcome is unknown"))
         if self._alarm is not None:
             self._alarm.cancel()
-        tasks = [*self._sends, *([self._reader] if self._reader else [])]
+        tasks: list[asyncio.Future[Any]] = [*self._sends, *([self._reader] if self._reader else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -101,17 +103,18 @@ class Channel:
         if self._reply_to is None:
             return  # everything under way is sent when the stream is open
         for command in commands:
-            task = asyncio.create_task(self._send(replace(command, reply_to=self._reply_to)))
-            self._sends.add(task)
-            task.add_done_callback(self._sends.discard)
+            sent = asyncio.ensure_future(self._log.send(replace(command, reply_to=self._reply_to)))
+            self._sends.add(sent)
+            sent.add_done_callback(partial(self._sent, command.request_id))
 
-    async def _send(self, command: Command) -> None:
-        try:
-            await self._log.send(command)
-        except Unavailable as error:
-            _log.debug("%s was not acknowledged: %s", type(command).__name__, error)  # it is repeated
-        except Exception as error:
-            self._fail(command.request_id, error)
+    def _sent(self, request_id: str, sent: asyncio.Future[object]) -> None:
+        """A command was acknowledged, or not: then it is repeated, unless that is of no use."""
+        self._sends.discard(sent)
+        error = None if sent.cancelled() else sent.exception()
+        if isinstance(error, Unavailable):
+            _log.debug("a command was not acknowledged: %s", error)
+        elif isinstance(error, Exception):
+            self._fail(request_id, error)
 
     def _set_alarm(self) -> None:
         at = self._requests.next_at()

@@ -25,6 +25,7 @@ from orchestrator.log.aio import AioLog
 from orchestrator.log.connect import connect
 from orchestrator.protocol.commands import StartWorkflow
 from orchestrator.protocol.ids import check_workflow_id
+from orchestrator.protocol.tasks import Reply
 from orchestrator.protocol.values import IdReusePolicy, Payload, WorkflowStatus
 from orchestrator.protocol.views import History, RunRow
 from orchestrator.workflow.durations import Duration, to_positive_ms
@@ -144,6 +145,17 @@ class Client:
             UsageError: the id or an option cannot be (``PayloadError``: an argument cannot be sent).
             Unavailable: no answer came in time; whether it started is unknown.
         """
+        handle, _ = await self._start(workflow, args, options, await_result=False)
+        return handle
+
+    async def _start(
+        self,
+        workflow: Callable[..., Any] | type | str,
+        args: tuple[object, ...],
+        options: StartOptions,
+        *,
+        await_result: bool,
+    ) -> tuple[WorkflowHandle[Any], Reply]:
         session = self._session
         called = workflow_called(workflow, len(args))
         memo = options.get("memo") or {}
@@ -156,10 +168,11 @@ class Client:
             run_timeout_ms=to_positive_ms(options.get("run_timeout"), "run_timeout"),
             memo=dict[str, Payload](zip(memo, payloads[len(args) :], strict=True)),
             summary=options.get("summary", ""),
+            await_result=await_result,
             **session.common(options.get("request_id")),
         )
         reply = await session.channel.ask(command, options.get("timeout", ANSWER_TIMEOUT_S))
-        return WorkflowHandle(session, command.workflow_id, reply.run_id, called.result_hint)
+        return WorkflowHandle(session, command.workflow_id, reply.run_id, called.result_hint), reply
 
     @overload
     async def execute_workflow(
@@ -180,8 +193,8 @@ class Client:
         Raises:
             WorkflowFailure: it did not complete; and what :meth:`start_workflow` raises.
         """
-        handle = await self.start_workflow(workflow, *args, **options)
-        return await handle.result()
+        handle, reply = await self._start(workflow, args, options, await_result=True)
+        return handle.result_of(reply) if reply.status else await handle.result()
 
     @overload
     def get_workflow_handle(

@@ -21,6 +21,7 @@ from orchestrator.protocol.commands import (
     SignalWorkflow,
     TerminateWorkflow,
 )
+from orchestrator.protocol.tasks import Reply
 from orchestrator.protocol.views import RunDescription
 
 ANSWER_TIMEOUT_S = 30.0
@@ -79,7 +80,14 @@ class WorkflowHandle(Generic[R]):
             Unavailable: it is still open, or the engine did not answer, after ``timeout`` seconds.
         """
         command = AwaitResult(workflow_id=self.id, run_id=self.run_id, **self._session.common(None))
-        reply = await self._session.channel.ask(command, timeout)
+        return self.result_of(await self._session.channel.ask(command, timeout))
+
+    def result_of(self, reply: Reply) -> R:
+        """The result that an answer of the engine holds.
+
+        Raises:
+            WorkflowFailure: the run did not complete.
+        """
         result: R = workflow_result(reply, self.id, self._session.converter, self._result_hint)
         return result
 

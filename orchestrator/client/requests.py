@@ -16,11 +16,12 @@ import msgspec
 from orchestrator.errors import UsageError
 from orchestrator.protocol.commands import AwaitResult, Command
 
-FIRST_REPEAT_S = 1.0
-"""After how long without an answer a command is repeated first. An answer takes milliseconds."""
+FIRST_REPEAT_S = 3.0
+"""After how long without an answer a command is repeated first. Answers are seldom lost, but an engine
+under load may take a second: repeating sooner would add to the load just then."""
 
-REPEAT_FACTOR = 1.5
-MOST_REPEAT_S = 5.0
+REPEAT_FACTOR = 2.0
+MOST_REPEAT_S = 10.0
 """Repeats grow apart up to this, so that many waiting clients do not keep a slow engine slow."""
 
 MOST_AWAIT_REPEAT_S = 15.0

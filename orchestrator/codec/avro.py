@@ -19,7 +19,7 @@ from io import BytesIO
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro import parse_schema, schemaless_reader
 from msgspec import inspect
 
 from orchestrator.codec.safety import refuse_bombs
@@ -32,7 +32,8 @@ from orchestrator.codec.schema import (
     schema_id,
     structs_of,
 )
-from orchestrator.codec.structs import Convert, DecoderCompiler, EncoderCompiler, Mismatch
+from orchestrator.codec.structs import Convert, DecoderCompiler, Mismatch
+from orchestrator.codec.writers import Write, WriterCompiler
 from orchestrator.protocol.commands import Command
 
 MAX_RECORD_BYTES: Final = 1024 * 1024
@@ -58,8 +59,7 @@ class _Writer(NamedTuple):
     """How the records of one topic are written."""
 
     prefix: bytes
-    schema: Json
-    to_avro: Convert
+    write: Write
 
 
 class _Reader(NamedTuple):
@@ -84,13 +84,12 @@ class AvroCodec:
             EncodeError: it is no record, or holds what Avro cannot say.
         """
         writer = self._writers.get(type(record)) or self._writer_of(type(record))
-        stream = BytesIO()
-        stream.write(writer.prefix)
+        pieces = [writer.prefix]
         try:
-            schemaless_writer(stream, writer.schema, {_FIELD: writer.to_avro(record)})
+            writer.write(record, pieces.append)
+            return b"".join(pieces)
         except Exception as error:
             raise EncodeError(f"a {type(record).__name__} cannot be written: {_reason(error)}") from error
-        return stream.getvalue()
 
     def decode(self, data: bytes, topic: str = "") -> Any:
         """The record that the bytes hold.
@@ -194,9 +193,8 @@ class AvroCodec:
         for topic, info in self._infos.items():
             if cls in {struct.cls for struct in structs_of(info)}:
                 prefix = _PREFIX.pack(0, self._id_of(topic))
-                schema = parse_schema(_envelope(self._own_schemas[topic]))
-                for record_cls, to_avro in EncoderCompiler(namespace_of(topic)).root(info).items():
-                    self._writers[record_cls] = _Writer(prefix, schema, to_avro)
+                for record_cls, write in WriterCompiler().root(info).items():
+                    self._writers[record_cls] = _Writer(prefix, write)
                 return self._writers[cls]
         raise EncodeError(f"a {cls.__name__} is no record of any topic")
 

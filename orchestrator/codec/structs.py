@@ -1,7 +1,7 @@
-"""Between structs and the dictionaries that fastavro reads and writes.
+"""From the dictionaries that fastavro reads to structs.
 
-A converter is compiled once per struct (and per writer's schema, when reading): it knows which fields
-need work, so that the rest is left to C. Reading follows the *writer's* schema: fields that we do not
+A converter is compiled once per struct and writer's schema: it knows which fields need work, so that the
+rest is left to C. Reading follows the *writer's* schema: fields that we do not
 have are dropped, fields that the writer did not have take their defaults, an unknown event becomes an
 :class:`~orchestrator.protocol.events.UnknownEvent`.
 
@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final, NoReturn
 
-import msgspec
 from msgspec import inspect
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from orchestrator.codec.schema import (
     PLACEHOLDERS,
@@ -29,11 +28,8 @@ from orchestrator.codec.schema import (
     structs_of,
     without_none,
 )
+from orchestrator.codec.writers import MAX_CHAIN_LINKS
 from orchestrator.protocol.commands import CommandBase
-
-MAX_CHAIN_LINKS: Final = 64
-"""Causes of one failure. ``failures.MAX_CAUSES`` keeps far fewer; other writers may be less strict, and
-code that follows a chain recursively must not be at their mercy."""
 
 Convert = Callable[[Any], Any]
 """A conversion of one value. Where None stands for one, the value stays as it is."""
@@ -55,95 +51,8 @@ class Mismatch(ValueError):
     """A record, a word or a writer's schema is not what our structs, or Avro, can hold."""
 
 
-class EncoderCompiler:
-    """Compiles the way from structs to dictionaries, for one namespace."""
-
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-        self._records: dict[type, Convert] = {}
-
-    def root(self, info: inspect.Type) -> dict[type, Convert]:
-        """For each struct of a topic, the way to what fastavro writes."""
-        if isinstance(info, inspect.StructType):
-            return {info.cls: self._struct(info)}
-        return self._tagged(info)
-
-    def _tagged(self, info: inspect.Type) -> dict[type, Convert]:
-        return {struct.cls: self._pair(struct) for struct in structs_of(info)}
-
-    def _struct(self, info: inspect.StructType) -> Convert:
-        known = self._records.get(info.cls)
-        if known is None:
-            known = self._records[info.cls] = self._record(info)
-        return known
-
-    def _pair(self, info: inspect.StructType) -> Convert:
-        name = f"{self._namespace}.{info.cls.__name__}"
-        convert = self._struct(info)
-        return lambda struct: (name, convert(struct))
-
-    def _record(self, info: inspect.StructType) -> Convert:
-        chained = [field.name for field in info.fields if is_chain(info.cls, field.type)]
-        work: list[tuple[str, Convert]] = []
-        for field in info.fields:
-            convert = None if field.name in chained else self._value(field.type)
-            if convert is not None:
-                work.append((field.name, convert))
-
-        def encode(struct: msgspec.Struct) -> dict[str, Any]:
-            fields = asdict(struct)
-            for name, convert in work:
-                fields[name] = convert(fields[name])
-            return fields
-
-        return _with_links(encode, chained[0]) if chained else encode
-
-    def _value(self, info: inspect.Type) -> Convert | None:
-        if type(info) in SCALARS:
-            return None
-        inner = without_none(info)
-        if inner is not None:
-            # fastavro takes a pair for a chosen branch; without it, it would try them by validation.
-            convert = self._pair(inner) if isinstance(inner, inspect.StructType) else self._value(inner)
-            return None if convert is None else _unless_none(convert)
-        if isinstance(info, inspect.VarTupleType):
-            return _each(self._value(info.item_type))
-        if isinstance(info, inspect.DictType):
-            return _each_value(self._value(info.value_type))
-        if isinstance(info, inspect.StructType):
-            return self._struct(info)
-        table = _Writable(self._tagged(info))
-        return lambda struct: table[type(struct)](struct)
-
-
-class _Writable(dict[type, Convert]):
-    """The structs of a union; to index it with another one is an error that names both."""
-
-    def __missing__(self, cls: type) -> NoReturn:
-        known = ", ".join([struct.__name__ for struct in self])
-        raise Mismatch(f"a {cls.__name__} cannot be written here, expected one of {known}")
-
-
 def _too_long(links: int) -> Mismatch:
     return Mismatch(f"a chain of {links} causes is too long, at most {MAX_CHAIN_LINKS} are allowed")
-
-
-def _with_links(encode: Convert, name: str) -> Convert:
-    """The way of a struct that contains itself in field ``name``: flat, nearest link first."""
-
-    def encode_chain(struct: msgspec.Struct) -> dict[str, Any]:
-        fields: dict[str, Any] = encode(struct)
-        links: list[dict[str, Any]] = []
-        link = fields[name]
-        while link is not None:
-            if len(links) == MAX_CHAIN_LINKS:
-                raise _too_long(len(links) + 1)
-            links.append(encode(link))
-            link = getattr(link, name)
-        fields[name] = links
-        return fields
-
-    return encode_chain
 
 
 class DecoderCompiler:

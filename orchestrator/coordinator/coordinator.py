@@ -41,7 +41,7 @@ from orchestrator.coordinator.turn import (
 )
 from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
 from orchestrator.engine.outbox import Outgoing
-from orchestrator.log.port import Appender, Change, Delivery, Log, Membership, Record
+from orchestrator.log.port import Appender, Change, Delivery, Log, Membership, Outcome, Record
 from orchestrator.log.topics import (
     CLIENT_HEADER,
     COMMANDS,
@@ -75,7 +75,7 @@ DELETE_EVERY = 10_000
 """Commands consumed before the log is told that it may let go of them."""
 
 MAX_POLL_S = 1.0
-
+"""A step is made at least so often, whatever the clocks of deadlines and beats say."""
 
 _Work = tuple[Partition, dict[str, list[Input]], Made, list[int], list[int]]
 """A partition's share of a step: inputs by workflow id, what they led to, and the offsets taken."""
@@ -252,6 +252,9 @@ class Coordinator:
                 self._incident(partition, lost.reason)
             return
         if token.nonce != partition.ownership.nonce:
+            return
+        if delivery.outcome is Outcome.UNKNOWN:
+            self._incident(partition, f"an outgoing record may not have left: {delivery.error}")
             return
         if token.command >= 0:
             partition.held.discard(token.command)
@@ -501,6 +504,10 @@ class Coordinator:
             for worker, activity_id in draft.changes.freed:
                 ref = ActivityRef(partition.number, state.workflow_id, state.run_id, activity_id)
                 self._dispatcher.freed(ref, worker)
+            for activity_id in draft.changes.gone:
+                self._dispatcher.gone(
+                    ActivityRef(partition.number, state.workflow_id, state.run_id, activity_id)
+                )
         for ref, task_queue, priority, since_ms in made.waiting:
             self._dispatcher.wait(ref, task_queue, priority, since_ms)
         for run_id, command in made.waiters:
@@ -559,6 +566,8 @@ class Coordinator:
         self, partition: Partition, command: WorkerLost, inputs: dict[str, list[Input]]
     ) -> None:
         for ref in self._dispatcher.open_on(command.worker, partition.number):
+            if ref.workflow_id in partition.poisoned:
+                continue
             given = Input(LoseWorker(command.worker), run_id=ref.run_id)
             found = inputs.setdefault(ref.workflow_id, [])
             if given not in found:
@@ -595,10 +604,14 @@ class Coordinator:
         for ref, worker, inbox in self._dispatcher.assign(running, MAX_DISPATCHES_PER_STEP):
             wanted = orders.setdefault((ref.partition, ref.workflow_id, ref.run_id), [])
             wanted.append((ref.activity_id, worker, inbox))
+        ordered: dict[int, Made] = {}
         for (number, workflow_id, run_id), wanted in orders.items():
-            made = made_by.setdefault(number, Made())
+            made = ordered.setdefault(number, Made())
             order = Input(DispatchOrder(tuple(wanted)), run_id=run_id)
             self._maker.make(self.partitions[number], workflow_id, [order], now_ms, made)
+        for number, made in ordered.items():
+            self._account(self.partitions[number], made)
+            made_by.setdefault(number, Made()).drafts.extend(made.drafts)
 
     def _append(
         self, partition: Partition, made: Made, offsets: list[int], late: list[int], now_ms: int

@@ -66,6 +66,7 @@ class Dispatcher:
         self._backlog: dict[str, list[tuple[int, int, int, ActivityRef]]] = {}
         self._waiting: dict[ActivityRef, int] = {}
         self._order = 0
+        self._garbage = 0
 
     # ---------------------------------------------------------------------------------------- beats
 
@@ -153,7 +154,7 @@ class Dispatcher:
         return None
 
     def _has_slot(self, name: str, worker: _Worker) -> bool:
-        if worker.draining or worker.refused:
+        if worker.draining or worker.refused or len(worker.open) >= worker.slots:
             return False
         coordinators = sorted(self._peers)
         share, remainder = divmod(worker.slots, len(coordinators))
@@ -198,12 +199,24 @@ class Dispatcher:
             return
         self._order += 1
         self._waiting[ref] = self._order
-        entry = (priority or DEFAULT_PRIORITY, self._order, since_ms, ref)
+        entry = (priority or DEFAULT_PRIORITY, since_ms, self._order, ref)
         heapq.heappush(self._backlog.setdefault(task_queue, []), entry)
 
     def gone(self, ref: ActivityRef) -> None:
-        """An activity no longer needs a worker."""
-        self._waiting.pop(ref, None)
+        """An activity no longer needs a worker; its place in the backlog is garbage."""
+        if self._waiting.pop(ref, None) is not None:
+            self._garbage += 1
+            if self._garbage > len(self._waiting) + 1_000:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop what is garbage in the backlogs."""
+        self._garbage = 0
+        for queue, heap in list(self._backlog.items()):
+            heap[:] = [entry for entry in heap if self._waiting.get(entry[3]) == entry[2]]
+            heapq.heapify(heap)
+            if not heap:
+                del self._backlog[queue]
 
     @property
     def has_backlog(self) -> bool:
@@ -219,7 +232,7 @@ class Dispatcher:
             while heap and len(found) < limit:
                 entry = heap[0]
                 ref = entry[3]
-                if self._waiting.get(ref) != entry[1]:
+                if self._waiting.get(ref) != entry[2]:
                     heapq.heappop(heap)
                 elif ref.partition not in allowed:
                     held.append(heapq.heappop(heap))
@@ -241,12 +254,13 @@ class Dispatcher:
             worker.open = {ref for ref in worker.open if ref.partition != partition}
         for ref in [ref for ref in self._waiting if ref.partition == partition]:
             del self._waiting[ref]
+        self._sweep()
 
     def backlogs(self) -> tuple[QueueBacklog, ...]:
         """How much waits per queue, for this coordinator's beat."""
         found = []
         for queue, heap in self._backlog.items():
-            since = [entry[2] for entry in heap if self._waiting.get(entry[3]) == entry[1]]
+            since = [entry[1] for entry in heap if self._waiting.get(entry[3]) == entry[2]]
             if since:
                 found.append(QueueBacklog(task_queue=queue, waiting=len(since), oldest_time_ms=min(since)))
         return tuple(found)

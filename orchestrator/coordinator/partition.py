@@ -231,7 +231,7 @@ class Partition:
     def rejection_of(self, workflow_id: str, request_id: str) -> Rejection | None:
         """The answer to a request that was refused lately."""
         found = self._rejections.get((workflow_id, request_id))
-        return found[1] if found is not None else None
+        return found[1] if found is not None and found[0] > self.now_s else None
 
     def note_rejection(self, workflow_id: str, request_id: str, rejection: Rejection) -> None:
         """A request was refused."""

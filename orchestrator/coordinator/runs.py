@@ -40,16 +40,33 @@ class Run(msgspec.Struct, eq=False):
     retries: int = 0
 
     @property
+    def run_id(self) -> str:
+        """Its id."""
+        return self.state.run_id
+
+    @property
     def pinned(self) -> bool:
         """Whether turns are in flight."""
         return self.in_flight > 0
 
     def drop_instance(self) -> None:
         """Let the live coroutine go; it is made again by a replay."""
-        if self.instance is not None:
-            self.instance.close()
-            self.instance = None
-        self.replay = None
+        for instance in self._instances():
+            instance.close()
+        self.instance = self.replay = None
+
+    def evict(self) -> None:
+        """End the code that runs now, from another thread (see ``Instance.evict``)."""
+        for instance in self._instances():
+            instance.evict()
+
+    def _instances(self) -> Iterator[Instance]:
+        """The live coroutine, and the one that a replay is making."""
+        replay = self.replay
+        if replay is not None and replay.instance is not None:
+            yield replay.instance
+        if self.instance is not None and (replay is None or replay.instance is not self.instance):
+            yield self.instance
 
 
 class Runs:

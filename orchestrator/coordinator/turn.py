@@ -26,7 +26,7 @@ from orchestrator.protocol import events as e
 from orchestrator.protocol.actions import Action, ScheduleActivity
 from orchestrator.protocol.records import Activation, Cause
 from orchestrator.protocol.tasks import Reply
-from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, Failure, ReplyTo, WorkflowStatus
+from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, Failure, Payload, ReplyTo, WorkflowStatus
 from orchestrator.store.partition_store import PartitionStore, encode_state
 from orchestrator.workflow.instance import Instance, WorkflowCodeError
 from orchestrator.workflow.loop import Evicted
@@ -36,6 +36,9 @@ REPLAY_SLICE_S = 0.020
 
 BLOCKED_RETRY_S = (1.0, 600.0)
 """First and longest delay before a blocked run's code is tried again; it doubles each time."""
+
+MAX_DOUBLINGS = 30
+"""Of that delay: it is the longest long before, and a run may stay blocked for ever."""
 
 
 class DispatchOrder(msgspec.Struct, frozen=True):
@@ -111,7 +114,7 @@ class Made(msgspec.Struct):
 class Watch(Protocol):
     """Watches an activation: one that takes too long gets ``Evicted`` raised in it."""
 
-    def begin(self, run_id: str) -> None:
+    def begin(self, run: Run) -> None:
         """User code of a run is entered."""
 
     def end(self) -> None:
@@ -271,7 +274,16 @@ class _Builder:
         self.run = Run(execution.new_run(self.workflow_id, run_id, started, self.now_ms))
         self.first_event_id = 1
         self.partition.runs.put(self.run)
-        self.answer(command, self._accepted(), self.answers)
+        if command.await_result:
+            waiter = c.AwaitResult(
+                workflow_id=self.workflow_id,
+                run_id=run_id,
+                request_id=command.request_id,
+                reply_to=command.reply_to,
+            )
+            self.made.waiters.append((run_id, waiter))
+        else:
+            self.answer(command, self._accepted(), self.answers)
         self.add(decided, given)
 
     def _refusal_of_start(self, command: c.StartWorkflow) -> c.Rejection | None:
@@ -308,7 +320,7 @@ class _Builder:
         if not isinstance(command, c.SignalWorkflow) or self.run is None:
             return None
         definition = self.maker.definitions.get(self.run.state.workflow_type)
-        if definition is None or command.signal_name in definition.signals:
+        if definition is None or definition.accepts_signal(command.signal_name):
             return None
         known = ", ".join(sorted(definition.signals)) or "none"
         return c.Rejection(
@@ -396,6 +408,11 @@ class _Builder:
             assert refused is not None
             self.answer(command, rejected(refused), self.made.covered)
             return
+        if run.state.deferred_from and run.state.blocked is None:
+            self.resume = True
+            self.finish()
+            if run.state.deferred_from and run.state.blocked is None:
+                return  # its replay goes on in the next step; the client asks again
         reply = self._query(run, command)
         if reply is not None:
             self.answer(command, reply, self.made.live)
@@ -415,6 +432,8 @@ class _Builder:
             refused = c.Rejection(reason=error.reason, message=str(error), run_id=state.run_id)
             return rejected(refused)
         except (QueryFailed, WorkflowCodeError, NotDeterministic, Evicted) as error:
+            if not isinstance(error, QueryFailed):
+                run.drop_instance()  # it, or its replay, stopped halfway
             failure = failures.to_failure(_as_exception(error), payloads.DEFAULT)
             return msgspec.structs.replace(reply, failure=failure)
 
@@ -535,7 +554,7 @@ class _Builder:
             )
         replay = run.replay
         turns = self.partition.store.turns(state.run_id, after=replay.turn)
-        self.maker.watch.begin(state.run_id)
+        self.maker.watch.begin(run)
         try:
             through = replay.advance(turns, done)
         finally:
@@ -551,7 +570,7 @@ class _Builder:
     def _watched(self, run: Run, call: Callable[[Instance], Any]) -> Any:
         """Enter user code under the watch; whatever is raised, it was left when this returns."""
         assert run.instance is not None
-        self.maker.watch.begin(run.state.run_id)
+        self.maker.watch.begin(run)
         try:
             return call(run.instance)
         finally:
@@ -561,7 +580,7 @@ class _Builder:
         """The code cannot go on: say why, once per reason, and try again later."""
         run.drop_instance()
         first_s, longest_s = BLOCKED_RETRY_S
-        delay_s = min(first_s * 2**run.retries, longest_s)
+        delay_s = min(first_s * 2.0 ** min(run.retries, MAX_DOUBLINGS), longest_s)
         run.retries += 1
         run.retry_at_s = self.maker.runtime.monotonic_s() + delay_s
         self.made.blocked.append(run)
@@ -667,10 +686,7 @@ def result_reply(run_id: str, status: WorkflowStatus, close: e.Event | None) -> 
 
 def too_large(command: Any) -> c.Rejection | None:
     """Why a command's payloads are refused; None if they are small enough."""
-    size = sum(len(payload.data) + len(payload.encoding) for payload in getattr(command, "input", ()))
-    result = getattr(command, "result", None)
-    if result is not None:
-        size += len(result.data)
+    size = sum(_bytes_of(getattr(command, name, None)) for name in _SIZED)
     if size <= MAX_PAYLOAD_BYTES:
         return None
     return c.Rejection(
@@ -682,7 +698,22 @@ def too_large(command: Any) -> c.Rejection | None:
     )
 
 
-def failed_instead(command: c.CompleteActivity, failure: Failure) -> c.FailActivity:
+_SIZED = ("input", "result", "details", "failure", "memo", "search_attributes")
+"""The fields of commands that hold what users say."""
+
+
+def _bytes_of(value: Any) -> int:
+    if not value:
+        return 0
+    if isinstance(value, Payload):
+        return len(value.data) + len(value.encoding)
+    if isinstance(value, Failure):
+        text = len(value.message.encode()) + len(value.stack.encode())
+        return text + _bytes_of(value.details) + _bytes_of(value.cause)
+    return sum(_bytes_of(part) for part in (value.values() if isinstance(value, dict) else value))
+
+
+def failed_instead(command: c.ActivityCommand, failure: Failure) -> c.FailActivity:
     """The report of a failure, in place of a result that cannot be taken."""
     return c.FailActivity(
         request_id=command.request_id,

@@ -3,7 +3,8 @@
 User code runs on the coordinator's own thread: handing each batch to another one and back costs two
 thread switches per step (measured: 130 to 180 µs together, as much as deciding five commands). What
 watches is a thread of its own. An activation that takes more than ``WALL_LIMIT_S`` of time *and*
-``CPU_LIMIT_S`` of its thread's CPU has ``Evicted`` raised in it, again and again, until it gives way; its
+``CPU_LIMIT_S`` of its thread's CPU is evicted: the API raises ``Evicted`` in whatever it calls or awaits,
+and the same is raised asynchronously in code that does neither, again and again, until it gives way; its
 run is blocked and the batch goes on. If it swallows even that, the coordinator's thread is given up as a
 whole: its successor claims the partitions anew and blocks the run, and the process should end soon: a thread
 that spins slows all others.
@@ -14,7 +15,8 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable
-from time import clock_gettime, monotonic, pthread_getcpuclockid, sleep, thread_time
+from time import clock_gettime, monotonic, pthread_getcpuclockid, sleep
+from typing import Protocol
 
 from orchestrator.workflow.loop import Evicted
 
@@ -28,6 +30,18 @@ ABANDON_AFTER_S = 3.0
 """For so long ``Evicted`` is raised again in code that swallows it."""
 
 _TICK_S = 0.1
+"""How late an eviction may be: well below ``WALL_LIMIT_S``, and rare enough to cost nothing."""
+
+
+class Watched(Protocol):
+    """A run whose code is entered."""
+
+    @property
+    def run_id(self) -> str:
+        """Which one."""
+
+    def evict(self) -> None:
+        """Let the API refuse its code everything from now on. Called on the watchdog's thread."""
 
 
 class Abandoned(SystemExit):
@@ -50,26 +64,29 @@ class Watchdog:
         self._given_up = False
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._run_id = ""
-        self._since_s = 0.0
-        self._since_cpu_s = 0.0
+        self._run: Watched | None = None
+        self._entries = 0
         self._watched = 0
         self._sent = False
         self._thread: threading.Thread | None = None
+        # What the watchdog's thread saw last: which entry, since when, and the CPU time used until then.
+        self._seen = 0
+        self._since_s = 0.0
+        self._since_cpu_s = 0.0
 
-    def begin(self, run_id: str) -> None:
-        """User code of a run is entered, on the calling thread."""
+    def begin(self, run: Watched) -> None:
+        """User code of a run is entered, on the calling thread. Costs next to nothing: no clock is read."""
         if self._thread is None:
             self._watched = threading.get_ident()
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
-        self._since_s, self._since_cpu_s = monotonic(), thread_time()
-        self._run_id = run_id
+        self._entries += 1
+        self._run = run
 
     def end(self) -> None:
         """User code was left."""
         with self._lock:
-            self._run_id = ""
+            self._run = None
         while self._sent:  # on its way to this thread: let it surface here
             self._sent = False
             sleep(0)
@@ -93,14 +110,20 @@ class Watchdog:
 
     def _evict_if_overdue(self) -> str:
         """Raise ``Evicted`` in an overdue activation; its run id if that has been of no use."""
-        if not self._run_id or monotonic() - self._since_s <= WALL_LIMIT_S:
+        run = self._run
+        if run is None:
             return ""
-        clock = pthread_getcpuclockid(self._watched)
-        if clock_gettime(clock) - self._since_cpu_s <= CPU_LIMIT_S:
+        cpu_s = clock_gettime(pthread_getcpuclockid(self._watched))
+        if self._seen != self._entries:
+            self._seen, self._since_s, self._since_cpu_s = self._entries, monotonic(), cpu_s
             return ""
-        if monotonic() - self._since_s > WALL_LIMIT_S + ABANDON_AFTER_S:
-            return self._run_id
+        took_s = monotonic() - self._since_s
+        if took_s <= WALL_LIMIT_S or cpu_s - self._since_cpu_s <= CPU_LIMIT_S:
+            return ""
+        if took_s > WALL_LIMIT_S + ABANDON_AFTER_S:
+            return run.run_id
         self._sent = True
+        run.evict()
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._watched), ctypes.py_object(Evicted))
         return ""
 
@@ -108,7 +131,7 @@ class Watchdog:
 class Unwatched:
     """No watchdog: for simulations, whose workflows are known to give way."""
 
-    def begin(self, run_id: str) -> None:
+    def begin(self, run: Watched) -> None:
         """User code of a run is entered."""
 
     def end(self) -> None:

@@ -6,6 +6,7 @@ Adapters: ``embedded`` (in the same process), ``http`` (against a running ``orch
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import NamedTuple, Protocol
 
 from orchestrator.protocol.commands import Command
@@ -67,8 +68,8 @@ class AioLog(Protocol):
     """The log as clients and workers see it. Methods raise ``Unavailable`` if no answer came in time,
     ``RecordRefused`` if the log will never take the record."""
 
-    async def send(self, command: Command) -> None:
-        """Append a command to the partition of its workflow id; returns when it is durable."""
+    def send(self, command: Command) -> Awaitable[object]:
+        """Append a command to the partition of its workflow id; done when it is durable."""
 
     async def beat(self, beat: WorkerBeat) -> int:
         """Append a beat; returns its offset when it is acknowledged."""

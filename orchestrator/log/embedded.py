@@ -110,8 +110,7 @@ class EmbeddedMember:
         self._send()
         with self._changed:
             self._log.group.acknowledge(self._name)
-            if not self._log.backlog():
-                self._changed.wait_for(self._has_news, timeout_s)
+            self._changed.wait_for(self._has_news, timeout_s)
         if self._joined and self._log.backlog():
             self._log.commit_waiting()
         with self._changed:

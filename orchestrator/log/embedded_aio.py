@@ -6,7 +6,7 @@ The log's threads only take notes here and wake the loop, once for all that has 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from orchestrator.errors import LogError, RecordRefused, Unavailable
@@ -52,26 +52,27 @@ class EmbeddedAioLog:
         self._closed = False
         self._feeds: dict[TopicPartition, Feed[Any]] = {}
         self._streams: list[_AioStream[Any]] = []
-        self._waiting: set[asyncio.Future[Delivery]] = set()
+        self._waiting: dict[asyncio.Future[int], float] = {}
+        self._alarm: asyncio.TimerHandle | None = None
         # Notes of the log's threads, guarded by the log's lock.
         self._outcomes: list[Delivery] = []
         self._dirty: set[TopicPartition] = set()
         self._scheduled = False
         log.attach(self)
 
-    async def send(self, command: Command) -> None:
-        """Append a command to the partition of its workflow id; returns when it is durable.
+    def send(self, command: Command) -> asyncio.Future[int]:
+        """Append a command to the partition of its workflow id; done when it is durable.
 
         Raises:
             RecordRefused: the command is too large.
             PayloadError: the command cannot be encoded.
             Unavailable: the log is closed, failed, overloaded or too slow.
         """
-        await self._append(command_record(command, self._log.partitions))
+        return self._append(lambda: command_record(command, self._log.partitions))
 
     async def beat(self, beat: WorkerBeat) -> int:
         """Append a beat; returns its offset."""
-        return (await self._append(beat_record(beat))).offset
+        return await self._append(lambda: beat_record(beat))
 
     async def open_inbox(self, worker: str) -> Inbox:
         """Read the least used partition of ``tasks`` from its end, for one worker incarnation."""
@@ -91,6 +92,8 @@ class EmbeddedAioLog:
             return
         self._closed = True
         self._log.detach(self)
+        if self._alarm is not None:
+            self._alarm.cancel()
         for future in self._waiting:
             if not future.done():
                 future.set_exception(Unavailable("the log was closed before it answered"))
@@ -99,27 +102,48 @@ class EmbeddedAioLog:
 
     # --- appending ---
 
-    async def _append(self, draft: Record) -> Delivery:
-        loop = self._bind()
-        if self._log.backlog() >= MAX_BACKLOG:
-            raise Unavailable(f"{MAX_BACKLOG} appends wait for the disk already")
-        future: asyncio.Future[Delivery] = loop.create_future()
-        self._waiting.add(future)
+    def _append(self, draft: Callable[[], Record]) -> asyncio.Future[int]:
+        """A future of the offset; a plain one, because a task for each append would cost more than it."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         try:
-            self._log.submit([Append(draft, future, self._lane, self)])
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                delivery = await future
-        except LogError as error:
-            raise Unavailable(str(error)) from error
-        except TimeoutError as error:
-            raise Unavailable(f"the disk gave no answer for {ANSWER_TIMEOUT_S:.0f} s") from error
-        finally:
-            self._waiting.discard(future)
-        if delivery.outcome is Outcome.REFUSED:
-            raise RecordRefused(delivery.error)
-        if delivery.outcome is Outcome.UNKNOWN:
-            raise Unavailable(delivery.error)
-        return delivery
+            loop = self._bind()
+            if self._log.backlog() >= MAX_BACKLOG:
+                raise Unavailable(f"{MAX_BACKLOG} appends wait for the disk already")
+            self._waiting[future] = loop.time() + ANSWER_TIMEOUT_S
+            self._log.submit([Append(draft(), future, self._lane, self)])
+            if self._alarm is None:
+                self._alarm = loop.call_later(ANSWER_TIMEOUT_S, self._ring)
+        except Exception as error:
+            self._waiting.pop(future, None)
+            future.set_exception(Unavailable(str(error)) if isinstance(error, LogError) else error)
+        return future
+
+    def _ring(self) -> None:
+        """Give up what the disk has not answered in time. Appends wait in the order of their deadlines."""
+        self._alarm = None
+        if self._closed:
+            return
+        loop = self._bind()
+        for future, deadline in list(self._waiting.items()):
+            if deadline > loop.time():
+                self._alarm = loop.call_at(deadline, self._ring)
+                return
+            del self._waiting[future]
+            if not future.done():
+                words = f"the disk gave no answer for {ANSWER_TIMEOUT_S:.0f} s"
+                future.set_exception(Unavailable(words))
+
+    def _resolve(self, delivery: Delivery) -> None:
+        future: asyncio.Future[int] = delivery.token
+        self._waiting.pop(future, None)
+        if future.done():
+            return
+        if delivery.outcome is Outcome.DELIVERED:
+            future.set_result(delivery.offset)
+        elif delivery.outcome is Outcome.REFUSED:
+            future.set_exception(RecordRefused(delivery.error))
+        else:
+            future.set_exception(Unavailable(delivery.error))
 
     def report(self, deliveries: list[Delivery]) -> None:
         """Called by the log, under its lock, from any thread."""
@@ -146,8 +170,7 @@ class EmbeddedAioLog:
             outcomes, self._outcomes = self._outcomes, []
             dirty, self._dirty = self._dirty, set()
         for delivery in outcomes:
-            if not delivery.token.done():
-                delivery.token.set_result(delivery)
+            self._resolve(delivery)
         for place in dirty:
             self._read(place)
 

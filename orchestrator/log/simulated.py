@@ -338,7 +338,10 @@ class SimulatedAppender:
         fate = self._cluster.hook.fate(record.topic, record.partition, record.key)
         if fate is not Fate.LAND:
             return fate
-        return next((fate for fault, fate in _CHANCES.items() if self._cluster.strikes(fault)), Fate.LAND)
+        for fault, fate in _CHANCES.items():
+            if not (self._ordered and fate is Fate.DUPLICATE) and self._cluster.strikes(fault):
+                return fate
+        return Fate.LAND
 
     def _arrive(self, flight: _Flight, lane: _Lane) -> None:
         cluster = self._cluster

@@ -34,6 +34,11 @@ class _Seat:
         self.late: list[tuple[int, Membership]] = []
         self.believes: dict[int, None] = {}
 
+    def unsay(self, partition: int) -> None:
+        """Forget what the member was to hear of a partition."""
+        self.news = [news for news in self.news if news.partition != partition]
+        self.late = [(due_ms, news) for due_ms, news in self.late if news.partition != partition]
+
 
 class SimulatedGroup:
     """Spreads partitions over members; each change of assignments has a generation."""
@@ -118,10 +123,11 @@ class SimulatedGroup:
     def heal(self) -> None:
         """Tell everybody the truth: by their next polls, members believe what is so."""
         for name, seat in self._seats.items():
-            wrong = [p for p in seat.believes if self._owner.get(p) != name]
-            told = {news.partition for news in seat.news}
-            seat.news += [Membership(Change.LOST, p, self.generation) for p in wrong if p not in told]
             seat.late = []
+            for partition in seat.believes:
+                if self._owner.get(partition) != name:
+                    seat.unsay(partition)
+                    self._tell(name, Change.LOST, partition)
 
     def _told(self, seat: _Seat, news: list[Membership]) -> list[Membership]:
         """What a member really hears of its news: nothing of partitions that it does not know to have."""
@@ -168,18 +174,18 @@ class SimulatedGroup:
             if owner is None or self._strikes("missed_revocations"):
                 self._assign(partition, name)
             elif self._strikes("late_revocations"):
+                self._assign(partition, name)
                 due_ms = self._now_ms() + self._rng.randint(1, self.faults.delay_ms)
                 late = (due_ms, Membership(Change.REVOKED, partition, self.generation))
                 self._seats[owner].late.append(late)
-                self._assign(partition, name)
             else:
                 self._revoked[partition] = False
                 self._tell(owner, Change.REVOKED, partition)
 
     def _assign(self, partition: int, name: str) -> None:
+        for concerned in (self._owner.get(partition, name), name):
+            self._seats[concerned].unsay(partition)
         self._owner[partition] = name
-        seat = self._seats[name]
-        seat.late = [(due_ms, news) for due_ms, news in seat.late if news.partition != partition]
         self._tell(name, Change.ASSIGNED, partition)
 
     def _tell(self, name: str, change: Change, partition: int) -> None:

@@ -34,7 +34,11 @@ class WorkflowCommand(CommandBase, frozen=True, kw_only=True):
 
 
 class StartWorkflow(WorkflowCommand, frozen=True, kw_only=True):
-    """Start a run. Answered with its run id."""
+    """Start a run. Answered with its run id.
+
+    With ``await_result`` the answer comes when the run is closed, as if ``AwaitResult`` had followed; a
+    repeat of the command is answered with the run id.
+    """
 
     workflow_type: str
     input: Payloads = ()
@@ -43,6 +47,7 @@ class StartWorkflow(WorkflowCommand, frozen=True, kw_only=True):
     memo: dict[str, Payload] = {}
     search_attributes: dict[str, Payload] = {}
     summary: str = ""
+    await_result: bool = False
 
 
 class SignalWorkflow(WorkflowCommand, frozen=True, kw_only=True):

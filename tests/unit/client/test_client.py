@@ -69,9 +69,14 @@ def answering(log: MemoryLog, **fields: Any) -> None:
 
     def answer(command: Any) -> None:
         assert command.reply_to.partition == 3
-        log.reply(Reply(client_id=command.reply_to.client_id, request_id=command.request_id, **fields))
+        reply(log, command, **fields)
 
     log.on_send = answer
+
+
+def reply(log: MemoryLog, command: Any, **fields: Any) -> None:
+    """The engine answers one command."""
+    log.reply(Reply(client_id=command.reply_to.client_id, request_id=command.request_id, **fields))
 
 
 @pytest.mark.parametrize("how", [Order.run, Order, "order"], ids=["run", "class", "name"])
@@ -141,8 +146,19 @@ async def test_the_result_has_the_type_that_run_declares(client: Client, log: Me
     result = await client.execute_workflow(Order.run, "o-1", 5, id="order-1")
     assert result == {"o-1": 5.0}
     assert isinstance(result["o-1"], float)
-    await log.command(StartWorkflow)
-    assert (await log.command(AwaitResult)).run_id == "run-1", "of the run that was started, no later one"
+    assert (await log.command(StartWorkflow)).await_result, "one command asks for both"
+
+
+async def test_a_start_that_was_answered_without_a_result_is_followed_by_a_question(
+    client: Client, log: MemoryLog
+) -> None:
+    running = asyncio.create_task(client.execute_workflow(Order.run, "o-1", 5, id="order-1"))
+    started = await log.command(StartWorkflow)
+    reply(log, started, run_id="run-1")
+    asked = await log.command(AwaitResult)
+    assert asked.run_id == "run-1", "of the run that was started, no later one"
+    reply(log, asked, run_id="run-1", status="Completed", result=DEFAULT.to_payload({"o-1": 5}))
+    assert await running == {"o-1": 5.0}
 
 
 async def test_a_failed_workflow_raises(client: Client, log: MemoryLog) -> None:

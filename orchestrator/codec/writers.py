@@ -1,0 +1,198 @@
+"""Writes structs as Avro's binary encoding, by functions that are generated once per struct.
+
+fastavro writes dictionaries, field by field: a turn with a start and a scheduled activity took 68 µs, and
+writing was two fifths of all that the engine did. A generated function reads the struct's attributes and
+appends ready-made pieces: 3 to 4 times faster, and the bytes are the same (the tests compare them with
+fastavro's for every type). Reading stays fastavro's: hostile bytes are its trade.
+
+Encoding: https://avro.apache.org/docs/1.12.0/specification/#binary-encoding
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, NoReturn
+
+from msgspec import inspect
+
+from orchestrator.codec.schema import is_chain, structs_of, without_none
+
+MAX_CHAIN_LINKS: Final = 64
+"""Causes of one failure. ``failures.MAX_CAUSES`` keeps far fewer; other writers may be less strict, and
+code that follows a chain recursively must not be at their mercy."""
+
+Append = Callable[[bytes], None]
+Write = Callable[[Any, Append], None]
+"""Appends the encoding of a struct, piece by piece."""
+
+
+class NotWritable(ValueError):
+    """A value is none that the schema, or Avro, can hold."""
+
+
+def long(value: int) -> bytes:
+    """An integer as Avro writes it: zigzag, then 7 bits a byte, the least significant first."""
+    if not -(2**63) <= value < 2**63:
+        raise NotWritable(f"{value} does not fit into 64 bits")
+    rest = (value << 1) ^ (value >> 63)
+    pieces = bytearray()
+    while rest > 0x7F:
+        pieces.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    pieces.append(rest)
+    return bytes(pieces)
+
+
+_SMALL: Final = {value: long(value) for value in range(-64, 8_192)}
+"""Integers of one or two bytes: most of ours."""
+
+_double: Final = struct.Struct("<d").pack
+
+
+class _Union(dict[type, Write]):
+    """The structs of a union; to index it with another one is an error that names both."""
+
+    def __missing__(self, cls: type) -> NoReturn:
+        known = ", ".join([known.__name__ for known in self])
+        raise NotWritable(f"a {cls.__name__} cannot be written here, expected one of {known}")
+
+
+def _links(first: Any, field: str) -> list[Any]:
+    """A chain of structs, nearest first."""
+    found: list[Any] = []
+    while first is not None:
+        found.append(first)
+        if len(found) > MAX_CHAIN_LINKS:
+            raise NotWritable(f"a chain of causes is too long, at most {MAX_CHAIN_LINKS} are allowed")
+        first = getattr(first, field)
+    return found
+
+
+class WriterCompiler:
+    """Generates the writers of the structs of one topic."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, Any] = {
+            "small": _SMALL.get, "long": long, "double": _double, "links": _links,
+        }  # fmt: skip
+        self._known: dict[tuple[type, bool], str] = {}
+        self._unions: dict[str, dict[type, str]] = {}
+        self._source: list[str] = []
+
+    def root(self, info: inspect.Type) -> dict[type, Write]:
+        """The writers of a topic's records, by struct."""
+        if isinstance(info, inspect.StructType):
+            name = self._struct(info)
+            self._build()
+            return {info.cls: self._names[name]}
+        table = self._union(info)
+        self._build()
+        found: dict[type, Write] = self._names[table]
+        return found
+
+    def _build(self) -> None:
+        """Compile what was generated; unions name their functions until then."""
+        exec(compile("\n".join(self._source), "<avro writers>", "exec"), self._names)
+        for table, names in self._unions.items():
+            self._names[table].update({cls: self._names[name] for cls, name in names.items()})
+
+    def _struct(self, info: inspect.StructType, *, link: bool = False) -> str:
+        """The name of the function that writes a struct (as a link of a chain: without the next)."""
+        key = (info.cls, link)
+        if key not in self._known:
+            name = self._known[key] = f"write_{info.cls.__name__}{'_link' if link else ''}"
+            body = [f"def {name}(o, a):"]
+            for field in info.fields:
+                if is_chain(info.cls, field.type):
+                    if not link:
+                        body += self._chain(info, field.name)
+                    continue
+                body += [f" v = o.{field.name}", *self._value(field.type, "v", " ")]
+            self._source += body or [" pass"]
+        return self._known[key]
+
+    def _chain(self, info: inspect.StructType, field: str) -> list[str]:
+        writer = self._struct(info, link=True)
+        return [
+            f" found = links(o.{field}, {field!r})",
+            " if found:",
+            "  a(small(len(found)))",
+            "  for x in found:",
+            f"   {writer}(x, a)",
+            " a(b'\\0')",
+        ]
+
+    def _union(self, info: inspect.Type) -> str:
+        """The name of the table that writes one of several structs: its place in the union, then it."""
+        structs = structs_of(info)
+        table = "union_" + "_".join(found.cls.__name__ for found in structs)
+        if table not in self._names:
+            self._names[table] = _Union()
+            names = self._unions[table] = {}
+            for place, found in enumerate(structs):
+                name = f"{table}_{place}"
+                self._source += [
+                    f"def {name}(o, a):",
+                    f" a({long(place)!r})",
+                    f" {self._struct(found)}(o, a)",
+                ]
+                names[found.cls] = name
+        return table
+
+    def _enum(self, cls: type[Enum]) -> str:
+        name = f"enum_{cls.__name__}"
+        self._names[name] = {word: long(len(word.value)) + word.value.encode() for word in cls}
+        return name
+
+    def _value(self, info: inspect.Type, v: str, pad: str) -> list[str]:
+        """Lines that write the value in variable ``v``."""
+        inner = without_none(info)
+        if inner is not None:
+            lines = self._value(inner, v, pad + " ")
+            return [f"{pad}if {v} is None: a(b'\\0')", f"{pad}else:", f"{pad} a(b'\\2')", *lines]
+        if isinstance(info, inspect.VarTupleType):
+            item = v + "i"
+            lines = self._value(info.item_type, item, pad + "  ")
+            return [
+                f"{pad}if {v}:",
+                f"{pad} a(small(len({v})) or long(len({v})))",
+                f"{pad} for {item} in {v}:",
+                *lines,
+                f"{pad}a(b'\\0')",
+            ]
+        if isinstance(info, inspect.DictType):
+            item = v + "i"
+            lines = self._value(info.value_type, item, pad + "  ")
+            return [
+                f"{pad}if {v}:",
+                f"{pad} a(small(len({v})) or long(len({v})))",
+                f"{pad} for {v}k, {item} in {v}.items():",
+                f"{pad}  b = {v}k.encode(); a(small(len(b)) or long(len(b))); a(b)",
+                *lines,
+                f"{pad}a(b'\\0')",
+            ]
+        if isinstance(info, inspect.StructType):
+            return [f"{pad}{self._struct(info)}({v}, a)"]
+        if isinstance(info, inspect.UnionType):
+            return [f"{pad}{self._union(info)}[type({v})]({v}, a)"]
+        return [pad + line for line in self._scalar(info, v)]
+
+    def _scalar(self, info: inspect.Type, v: str) -> list[str]:
+        if isinstance(info, inspect.IntType):
+            return [f"a(small({v}) or long({v}))"]
+        if isinstance(info, inspect.StrType):
+            return [
+                f"if {v} == '': a(b'\\0')",
+                f"else: b = {v}.encode(); a(small(len(b)) or long(len(b))); a(b)",
+            ]
+        if isinstance(info, inspect.BytesType):
+            return [f"a(small(len({v})) or long(len({v}))); a({v})"]
+        if isinstance(info, inspect.EnumType):
+            return [f"a({self._enum(info.cls)}[{v}])"]
+        if isinstance(info, inspect.BoolType):
+            return [f"a(b'\\1' if {v} else b'\\0')"]
+        if isinstance(info, inspect.FloatType):
+            return [f"a(double({v}))"]
+        raise TypeError(f"there is no Avro encoding for {info}")
