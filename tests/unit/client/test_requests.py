@@ -31,12 +31,12 @@ def test_nothing_is_due_of_nothing() -> None:
     assert Requests().due(1e9) == Due([], [])
 
 
-def test_a_command_is_repeated_after_a_second_and_then_ever_more_seldom() -> None:
+def test_a_command_is_repeated_after_seconds_and_then_ever_more_seldom() -> None:
     requests = Requests()
     requests.add(cancel(), 100.0, None)
     times = repeats(requests, 200.0)
     gaps = [later - earlier for earlier, later in pairwise([100.0, *times])]
-    assert gaps[:3] == pytest.approx([FIRST_REPEAT_S, 1.5, 2.25])
+    assert gaps[:3] == pytest.approx([FIRST_REPEAT_S, 6.0, MOST_REPEAT_S])
     assert gaps[-1] == MOST_REPEAT_S
 
 
@@ -51,9 +51,9 @@ def test_waiting_for_a_result_is_repeated_before_the_coordinator_lets_go_of_it()
 def test_every_repeat_is_the_same_command() -> None:
     requests, command = Requests(), cancel()
     requests.add(command, 0.0, None)
-    assert requests.due(1.0).repeat == [command]
-    assert requests.due(1.0).repeat == []
-    assert requests.due(2.5).repeat == [command]
+    assert requests.due(3.0).repeat == [command]
+    assert requests.due(3.0).repeat == []
+    assert requests.due(9.0).repeat == [command]
 
 
 def test_an_answered_request_is_not_repeated_and_its_next_answer_is_a_repeat() -> None:
@@ -77,10 +77,10 @@ def test_a_request_is_given_up_at_its_deadline_and_not_repeated_then() -> None:
 
 def test_a_deadline_between_two_repeats_is_kept() -> None:
     requests, command = Requests(), cancel()
-    requests.add(command, 0.0, 2.0)
-    assert requests.due(1.0).repeat == [command]
-    assert requests.next_at() == 2.0
-    assert requests.due(2.0).expired == [command]
+    requests.add(command, 0.0, 5.0)
+    assert requests.due(3.0).repeat == [command]
+    assert requests.next_at() == 5.0
+    assert requests.due(5.0).expired == [command]
 
 
 def test_each_request_has_its_own_time() -> None:
@@ -92,7 +92,7 @@ def test_each_request_has_its_own_time() -> None:
     for _ in range(3):
         at = requests.next_at()
         due.append((at, *requests.due(at)))
-    assert due == [(0.7, [], [cancel("c")]), (1.0, [cancel("a")], []), (1.5, [cancel("b")], [])]
+    assert due == [(0.7, [], [cancel("c")]), (3.0, [cancel("a")], []), (3.5, [cancel("b")], [])]
     assert requests.under_way() == [cancel("a"), cancel("b")]
 
 
@@ -103,4 +103,4 @@ def test_one_id_is_under_way_once_at_a_time() -> None:
         requests.add(cancel(), 0.0, None)
     requests.forget("a")
     requests.add(cancel(), 5.0, None)
-    assert requests.next_at() == 6.0
+    assert requests.next_at() == 8.0
