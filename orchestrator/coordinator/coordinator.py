@@ -28,7 +28,7 @@ from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import Committed, Found, Lost, Owned, Ownership, Phase, Verdict
 from orchestrator.coordinator.partition import Entry, Partition
-from orchestrator.coordinator.runs import Definitions
+from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Definitions
 from orchestrator.coordinator.runtime import EngineClock, Runtime, new_id
 from orchestrator.coordinator.turn import (
     Answer,
@@ -97,6 +97,7 @@ class Coordinator:
         watch: Watchdog | Unwatched | None = None,
         open_store: Callable[[int], PartitionStore] | None = None,
         suspects: Iterable[str] = (),
+        max_runs_in_memory: int = MAX_RUNS_IN_MEMORY,
     ) -> None:
         """Join nothing yet.
 
@@ -111,6 +112,7 @@ class Coordinator:
                 earlier incarnations are lost.
             watch: the watchdog of user code; default none.
             open_store: opens the store of a partition, if not ``folder/partition``.
+            max_runs_in_memory: per partition; others are made again by a replay when they are woken.
             suspects: runs whose code is not to be entered, for a predecessor got stuck in it.
         """
         self.incarnation = new_id(runtime)
@@ -122,6 +124,7 @@ class Coordinator:
         self._open_store = open_store or self._store_in_folder
         self._watch = watch if watch is not None else Unwatched()
         self._suspects = frozenset(suspects)
+        self._max_runs = max_runs_in_memory
         self._clock = EngineClock(runtime)
         self._dispatcher = Dispatcher(self.incarnation)
         self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._watch)
@@ -232,7 +235,8 @@ class Coordinator:
             return
         if partition is None:
             ownership = Ownership(number, self._log, self._runtime, self.incarnation)
-            partition = Partition(number, ownership, self._open_store(number), self._suspects)
+            store = self._open_store(number)
+            partition = Partition(number, ownership, store, self._suspects, self._max_runs)
             partition.now_s = self._runtime.monotonic_s()
             self.partitions[number] = partition
             partition.assign(membership.generation)

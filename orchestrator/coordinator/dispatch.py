@@ -87,6 +87,8 @@ class Dispatcher:
         worker = self._workers.setdefault(beat.worker, _Worker())
         if beat.stopped or worker.lost:
             worker.lost = worker.draining = True
+        for queue in set(worker.task_queues).difference(beat.task_queues):
+            self._by_queue[queue].remove(beat.worker)
         for queue in beat.task_queues:
             known = self._by_queue.setdefault(queue, [])
             if beat.worker not in known:
@@ -94,7 +96,9 @@ class Dispatcher:
         worker.task_queues, worker.slots, worker.running = beat.task_queues, beat.slots, beat.running
         worker.inbox, worker.inbox_offset = beat.inbox, beat.inbox_offset
         worker.draining = worker.draining or beat.draining
-        worker.silent_beats, worker.seen, worker.refused = 0, True, False
+        if beat.regular:
+            worker.silent_beats = 0
+        worker.seen, worker.refused = True, False
         if worker.inbox_offset > worker.last_dispatch_offset:
             worker.borrowed = 0
 

@@ -18,7 +18,7 @@ from orchestrator.codec import avro
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow
 from orchestrator.coordinator.ownership import Committed, Found, Ownership, next_marks
-from orchestrator.coordinator.runs import Run, Runs
+from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
 from orchestrator.coordinator.turn import Answer, Draft, Input, Resume
 from orchestrator.engine import activity, decider, outbox
 from orchestrator.engine.outbox import Outgoing
@@ -65,13 +65,19 @@ class Partition:
     """Everything that a coordinator knows of one partition."""
 
     def __init__(
-        self, number: int, ownership: Ownership, store: PartitionStore, suspects: frozenset[str] = frozenset()
+        self,
+        number: int,
+        ownership: Ownership,
+        store: PartitionStore,
+        suspects: frozenset[str] = frozenset(),
+        max_runs: int = MAX_RUNS_IN_MEMORY,
     ) -> None:
         """``store`` stands where its checkpoint says; the code of ``suspects`` is not entered."""
         self.number = number
         self.ownership = ownership
         self.store = store
         self.suspects = suspects
+        self._max_runs = max_runs
         self.poisoned: dict[str, str] = {}
         self.now_s = 0.0
         self._rejections: dict[tuple[str, str], tuple[float, Rejection]] = {}
@@ -79,7 +85,7 @@ class Partition:
 
     def _reset(self) -> None:
         checkpoint = self.store.checkpoint
-        self.runs = Runs(self.store)
+        self.runs = Runs(self.store, limit=self._max_runs)
         self.deadlines = Deadlines(self.store)
         self.outflow = Outflow(checkpoint.sent_through)
         self.marks = checkpoint.marks

@@ -449,7 +449,7 @@ class _Builder:
             decider.evolve_events(state, over, self.now_ms, self.changes)
             self.events.extend(over)
         activation = self._activation(run)
-        if not self.events and not self.causes:
+        if not (self.events or self.causes or activation is Activation.DONE):
             self._begin()
             return
         decider.end_turn(state, activation)

@@ -203,7 +203,7 @@ def undone_in_reverse(evidence: Evidence) -> Iterator[str]:
             continue
         names = activity_types(history)
         first = next(number for number, name in names.items() if name in UNDOES)
-        steps = [names[e.activity_id] for e in completed(history) if e.activity_id < first]
+        steps = [names.get(e.activity_id, "?") for e in completed(history) if e.activity_id < first]
         to_undo = [step for step in reversed(steps) if step in UNDOES.values()]
         if [UNDOES[name] for name in undone] != to_undo:
             yield f"{workflow_id} was undone by {undone}, though its steps were {steps}"

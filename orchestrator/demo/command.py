@@ -15,8 +15,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,10 @@ from orchestrator.demo.orders import OrderFulfilment
 from orchestrator.demo.report import Report
 from orchestrator.errors import OrchestratorError, WorkflowFailure
 from orchestrator.protocol.views import History
+
+FAILED = 1
+INTERRUPTED = 130
+"""Exit codes; the second is of who was told to stop."""
 
 RESULTS_TIMEOUT_S = 90.0
 """How long the runs may take to end after the restart. They need about six seconds."""
@@ -55,26 +58,19 @@ def demo(*, serve: bool = False, port: int = config.PORT, data: Path | None = No
         The folder that keeps all data; by default a temporary one, which is removed at the end.
     """
     report = Report()
+    folder = Path(tempfile.mkdtemp(prefix="orchestrator-demo-")) if data is None else data.absolute()
+    code = FAILED
     try:
-        with _folder(data) as folder:
-            return asyncio.run(_main(report, EngineProcess(folder, port), serve=serve))
+        code = asyncio.run(_main(report, EngineProcess(folder, port), serve=serve))
     except OrchestratorError as error:
         report.failed(str(error))
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-@contextmanager
-def _folder(data: Path | None) -> Iterator[Path]:
-    if data is not None:
-        yield data.absolute()
-        return
-    temporary = Path(tempfile.mkdtemp(prefix="orchestrator-demo-"))
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        code = INTERRUPTED
+    if data is None and code != FAILED:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif code == FAILED and folder.exists():
+        report.step(f"to look into it: {folder} has the engine's data and log, and the ledger of the world")
+    return code
 
 
 async def _main(report: Report, engine: EngineProcess, *, serve: bool) -> int:
@@ -82,18 +78,39 @@ async def _main(report: Report, engine: EngineProcess, *, serve: bool) -> int:
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     try:
-        evidence = await _story(report, engine)
+        evidence = await tell_story(report, engine)
         report.table(evidence.after)
         passed = report.verdict((check.claim, list(check.problems(evidence))) for check in CHECKS)
         if serve:
-            report.serving(engine.address)
-            await engine.wait()
-        return 0 if passed else 1
+            await _serve(report, engine)
+        return 0 if passed else FAILED
     finally:
         await engine.stop()
 
 
-async def _story(report: Report, engine: EngineProcess) -> Evidence:
+async def _serve(report: Report, engine: EngineProcess) -> None:
+    """Return at Ctrl-C; raise if the engine ends before that."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    report.serving(engine.address)
+    waits = [asyncio.ensure_future(wait) for wait in (stop.wait(), engine.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    if not stop.is_set():
+        engine.check()
+
+
+async def tell_story(report: Report, engine: EngineProcess) -> Evidence:
+    """Everything up to the last result. The engine runs when this returns; to stop it is the caller's.
+
+    Raises:
+        EngineFailed: the engine did not start, or ended by itself.
+        SceneMissed: there was no moment in which everything was under way.
+        Unavailable: runs did not end in time.
+        WorkflowAlreadyStarted: the folder holds an open run of an earlier demo.
+    """
     began = time.monotonic()
     client = await engine.start()
     async with client:

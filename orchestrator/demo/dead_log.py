@@ -19,6 +19,7 @@ from orchestrator.protocol.records import Turn
 from orchestrator.protocol.views import History
 
 READ_RECORDS = 1_000
+"""Per read: bounds the memory that a long log takes."""
 
 _NOT_THE_LOG = shutil.ignore_patterns("store", "lock", "world")
 

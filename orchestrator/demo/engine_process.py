@@ -26,8 +26,6 @@ POLL_S = 0.05
 LOG_LINES = 20
 """Shown of the engine's log, if it does not start or ends by itself."""
 
-_COMMAND = "from orchestrator.cli import main; main()"
-
 
 class EngineFailed(OrchestratorError):
     """The engine's process did not start, or ended by itself."""
@@ -65,7 +63,7 @@ class EngineProcess:
         options = ("--data", str(self.data), "--port", str(self.port))
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", _COMMAND, "dev", *MODULES, *options),
+                *(sys.executable, "-m", "orchestrator", "dev", *MODULES, *options),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -86,7 +86,7 @@ def failed_attempts(history: History) -> list[tuple[str, str]]:
     """The attempts of a run that failed and were followed by another: activity, and words of the failure."""
     names = activity_types(history)
     return [
-        (names[event.activity_id], root_message(event.failure))
+        (names.get(event.activity_id, "?"), root_message(event.failure))
         for event in events_of(history)
         if isinstance(event, ActivityAttemptFailed)
     ]

@@ -21,7 +21,7 @@ from orchestrator.contrib.orders import (
 from orchestrator.demo.saga import Saga
 from orchestrator.errors import ActivityFailure, ApplicationError
 
-PAYMENT_ATTEMPT_S = 1.0
+PAYMENT_ATTEMPT_S = 2.0
 """A payment that takes longer is given up, and tried again under the same idempotency key."""
 
 PAYMENT_RETRIES = workflow.RetryPolicy(initial_interval=0.2, backoff_coefficient=2.0, maximum_attempts=3)

@@ -17,7 +17,10 @@ from orchestrator.errors import OrchestratorError, QueryFailed
 from orchestrator.protocol.views import RunDescription
 
 POLL_S = 0.05
+"""Well below the shortest wait in the demo's workflows, so that no moment is missed."""
+
 TIMEOUT_S = 60.0
+"""The scene comes within seconds, on a busy machine too."""
 
 MARGIN_MS = 700
 """What is in the scene stays in it for so long: time for the kill to arrive."""

@@ -6,7 +6,15 @@ leaves the state.
 
 from __future__ import annotations
 
-from orchestrator.engine.state import ActivityPhase, ActivityState, Changes, Deadline, DeadlineKind, RunState
+from orchestrator.engine.state import (
+    ActivityPhase,
+    ActivityState,
+    Changes,
+    Deadline,
+    DeadlineKind,
+    RunState,
+    time_after,
+)
 from orchestrator.protocol.commands import (
     ActivityCommand,
     CompleteActivity,
@@ -180,12 +188,10 @@ def timed_out(activity: ActivityState, timeout_type: TimeoutType) -> ActivityTim
     limit_ms = {
         TimeoutType.SCHEDULE_TO_START: scheduled.schedule_to_start_ms,
         TimeoutType.SCHEDULE_TO_CLOSE: scheduled.schedule_to_close_ms,
-        TimeoutType.START_TO_CLOSE: scheduled.start_to_close_ms,
     }[timeout_type]
     words = {
         TimeoutType.SCHEDULE_TO_START: f"no worker of queue {scheduled.task_queue!r} took it",
         TimeoutType.SCHEDULE_TO_CLOSE: "it was not done",
-        TimeoutType.START_TO_CLOSE: f"attempt {activity.attempt} did not finish",
     }[timeout_type]
     return ActivityTimedOut(
         activity_id=activity.activity_id,
@@ -209,6 +215,7 @@ def attempt_failed(activity: ActivityState, failure: Failure, now_ms: int, start
     delay_ms = failure.next_retry_delay_ms
     if delay_ms is None:
         delay_ms = retry_delay_ms(policy, activity.attempt)
+    retry_time_ms = time_after(now_ms, delay_ms)
     if activity.cancel_requested:
         retry_state = RetryState.CANCEL_REQUESTED
     elif not is_retryable(failure, policy):
@@ -216,7 +223,7 @@ def attempt_failed(activity: ActivityState, failure: Failure, now_ms: int, start
     elif policy.maximum_attempts and activity.attempt >= policy.maximum_attempts:
         retry_state = RetryState.MAXIMUM_ATTEMPTS_REACHED
     elif scheduled.schedule_to_close_ms is not None and (
-        now_ms + delay_ms >= activity.scheduled_time_ms + scheduled.schedule_to_close_ms
+        retry_time_ms >= activity.scheduled_time_ms + scheduled.schedule_to_close_ms
     ):
         retry_state = RetryState.TIMEOUT
     if retry_state is None:
@@ -224,7 +231,7 @@ def attempt_failed(activity: ActivityState, failure: Failure, now_ms: int, start
             activity_id=activity.activity_id,
             attempt=activity.attempt,
             failure=failure,
-            retry_time_ms=now_ms + delay_ms,
+            retry_time_ms=retry_time_ms,
             worker=activity.worker,
             started_time_ms=started_time_ms,
         )
@@ -319,27 +326,33 @@ def deadlines_of(activity: ActivityState) -> list[Deadline]:
     """The deadlines that stand for an open activity, derived from its phase."""
     scheduled, found = activity.scheduled, []
     if scheduled.schedule_to_close_ms is not None:
-        at_ms = activity.scheduled_time_ms + scheduled.schedule_to_close_ms
+        at_ms = time_after(activity.scheduled_time_ms, scheduled.schedule_to_close_ms)
         found.append(Deadline(at_ms, DeadlineKind.SCHEDULE_TO_CLOSE, activity.activity_id))
     if activity.phase is DISPATCHED:
         if scheduled.start_to_close_ms is not None:
-            at_ms = activity.dispatched_time_ms + scheduled.start_to_close_ms
+            at_ms = time_after(activity.dispatched_time_ms, scheduled.start_to_close_ms)
             found.append(Deadline(at_ms, DeadlineKind.START_TO_CLOSE, activity.activity_id))
         return found
     if activity.phase is BACKOFF:
         found.append(Deadline(activity.retry_time_ms, DeadlineKind.RETRY, activity.activity_id))
     if scheduled.schedule_to_start_ms is not None:
         waits_from_ms = activity.retry_time_ms or activity.scheduled_time_ms
-        at_ms = waits_from_ms + scheduled.schedule_to_start_ms
+        at_ms = time_after(waits_from_ms, scheduled.schedule_to_start_ms)
         found.append(Deadline(at_ms, DeadlineKind.SCHEDULE_TO_START, activity.activity_id))
     return found
 
 
-def _move(activity: ActivityState, event: Event, phase: ActivityPhase, changes: Changes) -> None:
-    """Change the phase as the table allows; account for slots and waiting."""
-    allowed = TRANSITIONS.get((activity.phase, type(event)), ())
-    if phase not in allowed:
-        raise ValueError(f"activity {activity.activity_id} is {activity.phase}: {event!r} is impossible")
+def _found(state: RunState, activity_id: int, event: Event) -> ActivityState:
+    """The open activity that an event concerns, if the table has a row for that."""
+    activity = state.activities.get(activity_id)
+    if activity is None or (activity.phase, type(event)) not in TRANSITIONS:
+        phase = activity.phase.value if activity is not None else "not open"
+        raise ValueError(f"activity {activity_id} of run {state.run_id} is {phase}: {event!r} is impossible")
+    return activity
+
+
+def _move(activity: ActivityState, phase: ActivityPhase, changes: Changes) -> None:
+    """Change the phase; account for slots and waiting."""
     if activity.phase is DISPATCHED and phase is not DISPATCHED:
         changes.freed.append((activity.worker, activity.activity_id))
     elif phase is DISPATCHED and activity.phase is not DISPATCHED:
@@ -353,6 +366,8 @@ def evolve_scheduled(
     state: RunState, event: ActivityScheduled, event_id: int, time_ms: int, changes: Changes
 ) -> None:
     """An activity is open from here on."""
+    if event.activity_id in state.activities:
+        raise ValueError(f"activity {event.activity_id} of run {state.run_id} is open already: {event!r}")
     activity = ActivityState(
         activity_id=event.activity_id,
         scheduled_event_id=event_id,
@@ -377,10 +392,10 @@ def evolve_dispatched(
 ) -> None:
     """Attempts went to workers."""
     for dispatch in event.dispatches:
-        activity = state.activities[dispatch.activity_id]
+        activity = _found(state, dispatch.activity_id, event)
         before = deadlines_of(activity)
         activity.worker, activity.inbox = dispatch.worker, dispatch.inbox
-        _move(activity, event, DISPATCHED, changes)
+        _move(activity, DISPATCHED, changes)
         activity.attempt, activity.dispatch = dispatch.attempt, dispatch.dispatch
         activity.dispatched_time_ms = time_ms
         _replace(before, deadlines_of(activity), changes)
@@ -390,9 +405,9 @@ def evolve_attempt_failed(
     state: RunState, event: ActivityAttemptFailed, event_id: int, time_ms: int, changes: Changes
 ) -> None:
     """The next attempt is due at the event's retry time."""
-    activity = state.activities[event.activity_id]
+    activity = _found(state, event.activity_id, event)
     before = deadlines_of(activity)
-    _move(activity, event, BACKOFF, changes)
+    _move(activity, BACKOFF, changes)
     activity.attempt = event.attempt + 1
     activity.last_failure = event.failure
     activity.retry_time_ms = event.retry_time_ms
@@ -403,9 +418,9 @@ def evolve_returned(
     state: RunState, event: ActivityReturned, event_id: int, time_ms: int, changes: Changes
 ) -> None:
     """The same attempt waits for a worker again."""
-    activity = state.activities[event.activity_id]
+    activity = _found(state, event.activity_id, event)
     before = deadlines_of(activity)
-    _move(activity, event, WAITING, changes)
+    _move(activity, WAITING, changes)
     _replace(before, deadlines_of(activity), changes)
 
 
@@ -413,7 +428,7 @@ def evolve_cancel_requested(
     state: RunState, event: ActivityCancelRequested, event_id: int, time_ms: int, changes: Changes
 ) -> None:
     """There will be no further attempt."""
-    state.activities[event.activity_id].cancel_requested = True
+    _found(state, event.activity_id, event).cancel_requested = True
 
 
 def evolve_closed(
@@ -424,10 +439,8 @@ def evolve_closed(
     changes: Changes,
 ) -> None:
     """The activity is over and leaves the state."""
-    activity = state.activities.pop(event.activity_id)
-    if (activity.phase, type(event)) not in TRANSITIONS:
-        raise ValueError(f"activity {activity.activity_id} is {activity.phase}: {event!r} is impossible")
-    forget(activity, changes)
+    forget(_found(state, event.activity_id, event), changes)
+    del state.activities[event.activity_id]
 
 
 def forget(activity: ActivityState, changes: Changes) -> None:
@@ -435,6 +448,8 @@ def forget(activity: ActivityState, changes: Changes) -> None:
     changes.deadlines_cleared.extend(deadlines_of(activity))
     if activity.phase is DISPATCHED:
         changes.freed.append((activity.worker, activity.activity_id))
+    else:
+        changes.gone.append(activity.activity_id)
 
 
 def _replace(before: list[Deadline], after: list[Deadline], changes: Changes) -> None:

@@ -124,6 +124,8 @@ def evolve_events(state: RunState, events: Sequence[e.Event], time_ms: int, chan
     for event in events:
         apply = EVOLVE.get(type(event))
         if apply is not None:
+            if state.close is not None:
+                raise ValueError(f"run {state.run_id} is closed: {event!r} is impossible")
             apply(state, event, state.next_event_id, time_ms, changes)
         state.next_event_id += 1
     state.time_ms = time_ms

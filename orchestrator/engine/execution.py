@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.engine import activity
-from orchestrator.engine.state import Changes, Deadline, DeadlineKind, RunState
+from orchestrator.engine.state import Changes, Deadline, DeadlineKind, RunState, time_after
 from orchestrator.protocol.commands import (
     CancelWorkflow,
     Rejection,
@@ -133,7 +133,7 @@ def decide_deadline(state: RunState, deadline: Deadline, now_ms: int) -> tuple[E
 
 def decide_limits(state: RunState) -> tuple[Event, ...]:
     """A run with too many events is terminated by the engine."""
-    if not state.is_open or state.next_event_id <= MAX_EVENTS:
+    if not state.is_open or state.next_event_id - 1 <= MAX_EVENTS:
         return ()
     reason = (
         f"the run has {state.next_event_id - 1} events, more than the limit of {MAX_EVENTS}; "
@@ -161,8 +161,10 @@ def evolve_started(
     state: RunState, event: WorkflowStarted, event_id: int, time_ms: int, changes: Changes
 ) -> None:
     """The run is open from here on."""
+    if event_id != 1:
+        raise ValueError(f"run {state.run_id} has event {event_id - 1}: {event!r} is impossible")
     if event.run_timeout_ms is not None:
-        state.run_deadline_ms = time_ms + event.run_timeout_ms
+        state.run_deadline_ms = time_after(time_ms, event.run_timeout_ms)
         changes.deadlines_set.append(Deadline(state.run_deadline_ms, DeadlineKind.RUN_TIMEOUT, 0))
 
 
@@ -174,6 +176,7 @@ def evolve_fact(
     changes: Changes,
 ) -> None:
     """Signals concern the code alone; a request to cancel is remembered."""
+    state.status = _next_status(state, event)
     if isinstance(event, WorkflowCancelRequested):
         state.cancel_requested = True
 
@@ -218,7 +221,7 @@ def evolve_closed(
 def _next_status(state: RunState, event: Event) -> WorkflowStatus:
     status = TRANSITIONS.get((state.status, type(event)))
     if status is None:
-        raise ValueError(f"run {state.run_id} is {state.status}: {event!r} is impossible")
+        raise ValueError(f"run {state.run_id} is {state.status.value}: {event!r} is impossible")
     return status
 
 

@@ -14,6 +14,14 @@ import msgspec
 from orchestrator.protocol.events import ActivityScheduled, Event
 from orchestrator.protocol.values import Failure, WorkflowStatus
 
+MAX_TIME_MS = 253_402_300_799_999
+"""The end of the year 9999: what is due later never is, and fits into every row and record all the same."""
+
+
+def time_after(time_ms: int, delay_ms: int) -> int:
+    """The time of a deadline: never before ``time_ms``, never after ``MAX_TIME_MS``."""
+    return min(time_ms + max(delay_ms, 0), MAX_TIME_MS)
+
 
 class DeadlineKind(StrEnum):
     """What a deadline is about. Its owner is the run, a timer or an activity of it."""
@@ -93,11 +101,13 @@ class RunState(msgspec.Struct, array_like=True):
 class Changes(msgspec.Struct):
     """What an evolution changed that others keep account of: deadlines, slots and waiting activities.
 
-    ``waiting`` are activities that need a worker; ``taken`` and ``freed`` are (worker, activity) pairs.
+    ``waiting`` are activities that need a worker, ``gone`` those that were closed while they had none;
+    ``taken`` and ``freed`` are (worker, activity) pairs.
     """
 
     deadlines_set: list[Deadline] = []
     deadlines_cleared: list[Deadline] = []
     waiting: list[int] = []
+    gone: list[int] = []
     taken: list[tuple[str, int]] = []
     freed: list[tuple[str, int]] = []

@@ -24,8 +24,7 @@ def evolve_started(
     state: RunState, event: TimerStarted, event_id: int, time_ms: int, changes: Changes
 ) -> None:
     """The timer is open until it fires or is cancelled."""
-    if event.timer_id in state.timers:
-        raise ValueError(f"timer {event.timer_id} is open already")
+    _check(state, event)
     state.timers[event.timer_id] = event.fire_time_ms
     changes.deadlines_set.append(Deadline(event.fire_time_ms, DeadlineKind.TIMER, event.timer_id))
 
@@ -34,7 +33,13 @@ def evolve_ended(
     state: RunState, event: TimerFired | TimerCanceled, event_id: int, time_ms: int, changes: Changes
 ) -> None:
     """The timer leaves the state."""
-    if event.timer_id not in state.timers:
-        raise ValueError(f"timer {event.timer_id} is not open: {event!r} is impossible")
+    _check(state, event)
     at_ms = state.timers.pop(event.timer_id)
     changes.deadlines_cleared.append(Deadline(at_ms, DeadlineKind.TIMER, event.timer_id))
+
+
+def _check(state: RunState, event: TimerStarted | TimerFired | TimerCanceled) -> None:
+    is_open = event.timer_id in state.timers
+    if (is_open, type(event)) not in TRANSITIONS:
+        words = "open already" if is_open else "not open"
+        raise ValueError(f"timer {event.timer_id} of run {state.run_id} is {words}: {event!r} is impossible")

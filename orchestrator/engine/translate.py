@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.engine import activity
-from orchestrator.engine.state import RunState
+from orchestrator.engine.state import RunState, time_after
 from orchestrator.protocol import actions as a
 from orchestrator.protocol import events as e
 
@@ -52,7 +52,7 @@ def _cancel_activity(
 
 def _start_timer(state: RunState, action: a.StartTimer, now_ms: int, pick: Pick) -> tuple[e.Event, ...]:
     event = e.TimerStarted(
-        timer_id=action.timer_id, fire_time_ms=now_ms + action.delay_ms, summary=action.summary
+        timer_id=action.timer_id, fire_time_ms=time_after(now_ms, action.delay_ms), summary=action.summary
     )
     return (event,)
 

@@ -17,6 +17,7 @@ from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, Wri
 
 from orchestrator.engine import decider
 from orchestrator.engine.state import Changes, Deadline, RunState
+from orchestrator.errors import OrchestratorError
 from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import Marks, Turn
 from orchestrator.store import keys
@@ -27,6 +28,14 @@ MEMTABLE_BYTES = 16 * 1024 * 1024
 
 FORMAT = 1
 """Raised when rows change their shape: an older store is rebuilt."""
+
+
+DAMAGED = "DAMAGED"
+"""A file of this name in the folder says that a read found damage: the next opening wipes the store."""
+
+
+class StoreDamaged(OrchestratorError):
+    """A read found damage. The process should end: at its next start the store is rebuilt from history."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
@@ -125,6 +134,8 @@ class PartitionStore:
             self.wipe()
 
     def _open(self) -> None:
+        if (self.folder / DAMAGED).exists():
+            shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._db = Rdict(str(self.folder), self._options)
         found = self._db.get(keys.CHECKPOINT)
@@ -159,12 +170,12 @@ class PartitionStore:
 
     def latest_run_id(self, workflow_id: str) -> str | None:
         """The run id of an id's latest run; None if the id was never used."""
-        found = self._db.get(keys.latest(workflow_id))
+        found = self._get(keys.latest(workflow_id))
         return found.decode() if found is not None else None
 
     def state(self, run_id: str) -> RunState | None:
         """The state of a run after its last applied turn; None if there is no such run."""
-        found = self._db.get(keys.state(run_id))
+        found = self._get(keys.state(run_id))
         if found is None:
             return None
         state = _decode_state(found)
@@ -179,7 +190,7 @@ class PartitionStore:
 
     def turn(self, run_id: str, number: int) -> Turn | None:
         """One turn of a run."""
-        found = self._db.get(keys.turn(run_id, number))
+        found = self._get(keys.turn(run_id, number))
         return _decode_turn(found) if found is not None else None
 
     def scheduled(self, run_id: str, event_id: int) -> tuple[ActivityScheduled, int] | None:
@@ -193,7 +204,7 @@ class PartitionStore:
 
     def request(self, workflow_id: str, request_id: str) -> Request | None:
         """What became of a request id, if it had an effect."""
-        found = self._db.get(keys.request(workflow_id, request_id))
+        found = self._get(keys.request(workflow_id, request_id))
         return _decode_request(found) if found is not None else None
 
     def open_runs(self) -> Iterator[str]:
@@ -218,6 +229,19 @@ class PartitionStore:
         """A resume key for :meth:`deadlines` that begins at ``time_ms``."""
         return keys.deadlines_until(time_ms)
 
+    def _get(self, key: bytes) -> bytes | None:
+        try:
+            found: bytes | None = self._db.get(key)
+        except Exception as error:
+            raise self._damaged(error) from error
+        return found
+
+    def _damaged(self, error: Exception) -> StoreDamaged:
+        (self.folder / DAMAGED).touch()
+        return StoreDamaged(
+            f"the store in {self.folder} is damaged: {error}; start again, and it is rebuilt from history"
+        )
+
     def _scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         options = ReadOptions()
         options.set_iterate_upper_bound(end)
@@ -226,6 +250,10 @@ class PartitionStore:
         while cursor.valid():
             yield cursor.key(), cursor.value()
             cursor.next()
+        try:
+            cursor.status()  # damage looks like the end
+        except Exception as error:
+            raise self._damaged(error) from error
 
 
 def _options(cache: Cache | None) -> Options:

@@ -23,7 +23,7 @@ from orchestrator.protocol.views import History
 from orchestrator.workflow import determinism
 from orchestrator.workflow.definition import WorkflowDefinition, definition_of
 from orchestrator.workflow.instance import Instance
-from orchestrator.workflow.mistakes import WorkflowCodeError
+from orchestrator.workflow.outcomes import WorkflowCodeError
 
 
 class Replayer:
@@ -81,7 +81,8 @@ def _replay(definition: WorkflowDefinition, run: History) -> None:
         replay.advance(run.turns, lambda: False)
     except WorkflowCodeError as error:
         raise NotDeterministic(
-            f"replay of turn {replay.turn} of {run.workflow_id!r}: the code raised {error}\n{error.failure.stack}"
+            f"replay of turn {replay.turn} of {run.workflow_id!r}: the code raised {error}\n"
+            f"{error.failure.stack}"
         ) from error
     finally:
         if replay.instance is not None:

@@ -94,7 +94,7 @@ def start_activity(
     """
     instance = _instance("start_activity")
     action, hint = _activity(instance, activity, args, result_type, options)
-    return instance.schedule_activity(action, hint)
+    return instance.activities.schedule(action, hint)
 
 
 @overload
@@ -122,7 +122,7 @@ async def execute_activity(
     """
     instance = _instance("execute_activity")
     action, hint = _activity(instance, activity, args, result_type, options)
-    return await instance.schedule_activity(action, hint)
+    return await instance.activities.schedule(action, hint)
 
 
 async def sleep(duration: Duration, *, summary: str = "") -> None:
@@ -254,13 +254,25 @@ def add_tag(tag: str) -> None:
 
 
 def set_signal_handler(name: str, handler: Callable[..., Any] | None) -> None:
-    """Handle a signal by a function, or by None no more. What came before is delivered now, in order."""
+    """Handle a signal by a function, or by None no more. What came before is delivered now, in order.
+
+    Raises:
+        UsageError: the class does not declare the signal, and has no ``dynamic_signals``.
+    """
     _instance("set_signal_handler").set_signal_handler(name, handler)
 
 
 def set_query_handler(name: str, handler: Callable[..., Any] | None) -> None:
     """Answer a query by a function, or by None no more."""
     _instance("set_query_handler").set_query_handler(name, handler)
+
+
+def all_handlers_finished() -> bool:
+    """Whether no handler of a signal has begun and not ended.
+
+    Wait for it at the end of ``run()``: what a handler has left to do when the run closes is lost.
+    """
+    return not _instance("all_handlers_finished").signals.running
 
 
 # --- inside ---
@@ -300,7 +312,7 @@ def _activity(
         )
     policy = options.get("retry_policy")
     action = ScheduleActivity(
-        activity_id=instance.next_activity_id,
+        activity_id=instance.activities.next_id,
         activity_type=name,
         task_queue=options.get("task_queue") or DEFAULT_TASK_QUEUE,
         input=instance.converter.to_payloads(args),

@@ -104,6 +104,7 @@ class WorkflowDefinition:
         init_takes_input: ``__init__`` gets the arguments of ``run``.
         failure_exception_types: exceptions that fail the workflow, besides ``FailureError`` and
             ``TimeoutError``; any other exception blocks it until the code is fixed.
+        dynamic_signals: it may handle signals that ``signals`` does not name.
     """
 
     name: str
@@ -113,6 +114,11 @@ class WorkflowDefinition:
     queries: dict[str, Handler] = field(default_factory=dict)
     init_takes_input: bool = False
     failure_exception_types: tuple[type[BaseException], ...] = ()
+    dynamic_signals: bool = False
+
+    def accepts_signal(self, name: str) -> bool:
+        """Whether a signal of this name may be sent to the workflow."""
+        return name in self.signals or (self.dynamic_signals and not name.startswith(RESERVED_PREFIX))
 
     def check(self) -> None:
         """Raise :class:`DefinitionError` if an annotation cannot be resolved."""
@@ -133,7 +139,10 @@ class _Role:
 def defn(cls: ClassT, /) -> ClassT: ...
 @overload
 def defn(
-    *, name: str | None = None, failure_exception_types: Sequence[type[BaseException]] = ()
+    *,
+    name: str | None = None,
+    failure_exception_types: Sequence[type[BaseException]] = (),
+    dynamic_signals: bool = False,
 ) -> Callable[[ClassT], ClassT]: ...
 def defn(
     cls: type | None = None,
@@ -141,6 +150,7 @@ def defn(
     *,
     name: str | None = None,
     failure_exception_types: Sequence[type[BaseException]] = (),
+    dynamic_signals: bool = False,
 ) -> Any:
     """Make a class a workflow. It has exactly one ``@workflow.run`` method.
 
@@ -150,14 +160,20 @@ def defn(
         failure_exception_types: exceptions that fail the workflow when ``run`` raises them. Failures of
             this package and ``TimeoutError`` always do; any other exception is taken for a bug, and
             the run waits, blocked, for fixed code.
+        dynamic_signals: accept signals of any name; those without a handler wait for
+            ``workflow.set_signal_handler``. By default a signal that the class does not declare is
+            refused, so that its sender learns of a misspelt name.
 
     Raises:
         DefinitionError: the class is declared wrongly; the message says how.
     """
 
     def decorate(decorated: ClassT) -> ClassT:
-        definition = _define(decorated, name or decorated.__name__, tuple(failure_exception_types))
+        definition = _define(
+            decorated, name or decorated.__name__, tuple(failure_exception_types), dynamic_signals
+        )
         setattr(decorated, _DEFINITION, definition)
+        _tell_entry(decorated, definition)
         return decorated
 
     return decorate if cls is None else decorate(cls)
@@ -283,7 +299,21 @@ def _check_name(name: str, where: str) -> None:
         )
 
 
-def _define(cls: type, name: str, failures: tuple[type[BaseException], ...]) -> WorkflowDefinition:
+def _tell_entry(cls: type, definition: WorkflowDefinition) -> None:
+    """Let callers who pass ``Order.run`` know the class, which a function does not.
+
+    A class that inherits its entry shares the function with the class that wrote it, so it tells neither.
+    """
+    entry = definition.run.fn
+    if any(value is entry for value in vars(cls).values()):
+        setattr(entry, _DEFINITION, definition)
+    elif hasattr(entry, _DEFINITION):
+        delattr(entry, _DEFINITION)
+
+
+def _define(
+    cls: type, name: str, failures: tuple[type[BaseException], ...], dynamic_signals: bool
+) -> WorkflowDefinition:
     if not isinstance(cls, type):
         raise DefinitionError(f"@workflow.defn: {cls!r} is not a class")
     where = f"workflow {cls.__qualname__}"
@@ -318,6 +348,7 @@ def _define(cls: type, name: str, failures: tuple[type[BaseException], ...]) -> 
         queries=handlers["query"],
         init_takes_input=bool(handlers["init"]),
         failure_exception_types=failures,
+        dynamic_signals=dynamic_signals,
     )
 
 

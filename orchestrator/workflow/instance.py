@@ -20,7 +20,6 @@ from orchestrator.codec import failures, payloads
 from orchestrator.codec.payloads import PayloadConverter
 from orchestrator.errors import (
     ApplicationError,
-    CanceledError,
     DefinitionError,
     PayloadError,
     QueryFailed,
@@ -33,8 +32,6 @@ from orchestrator.protocol.actions import (
     CancelTimer,
     CompleteWorkflow,
     FailWorkflow,
-    RequestCancelActivity,
-    ScheduleActivity,
     StartTimer,
 )
 from orchestrator.protocol.events import (
@@ -49,18 +46,18 @@ from orchestrator.protocol.events import (
     WorkflowSignaled,
     WorkflowStarted,
 )
-from orchestrator.protocol.values import CancellationType, Payload, Payloads, RetryState
+from orchestrator.protocol.values import Payload, Payloads
+from orchestrator.workflow.activities import Actions, Activities
 from orchestrator.workflow.closing import close_coroutine
 from orchestrator.workflow.definition import Handler, WorkflowDefinition
-from orchestrator.workflow.handles import ActivityHandle
 from orchestrator.workflow.loop import Evicted, Mode, WorkflowLoop, outside
 from orchestrator.workflow.outcomes import (
     WorkflowCodeError,
-    activity_failure,
     is_cancellation,
     is_declared,
     never_asked,
 )
+from orchestrator.workflow.signals import Signals, with_handler
 from orchestrator.workflow.stack import STACK_QUERY, describe_stack
 
 __all__ = ["Evicted", "Instance", "WorkflowCodeError", "current"]
@@ -89,25 +86,24 @@ class Instance:
         replaying: whether the activation happened before: nothing is logged.
         cancel_reason: why somebody asked to cancel the run, or None.
         closed: a terminal action was made.
+        activities: those that the code started.
+        signals: their handlers, and what waits for one.
     """
 
     __slots__ = (
         "_actions",
-        "_activities",
-        "_buffered_signals",
         "_conditions",
         "_error",
-        "_last_activity",
         "_last_timer",
         "_loop",
         "_main",
         "_object",
         "_queries",
         "_random",
-        "_signals",
         "_tags",
         "_terminal",
         "_unusable",
+        "activities",
         "cancel_reason",
         "closed",
         "converter",
@@ -116,6 +112,7 @@ class Instance:
         "namespace",
         "replaying",
         "run_id",
+        "signals",
         "start_time_ms",
         "started",
         "workflow_id",
@@ -146,14 +143,12 @@ class Instance:
         self._loop = WorkflowLoop(self)  # type: ignore[abstract]  # the rest comes from a table
         self._main: asyncio.Task[None] | None = None
         self._object: Any = None
-        self._actions: dict[tuple[type, int], Action] = {}
-        self._activities: dict[int, ActivityHandle[Any]] = {}
-        self._last_activity = 0
+        self._actions: Actions = {}
+        self.activities = Activities(self._loop, self._actions, converter, self._fail)
+        self.signals = Signals(definition)
         self._last_timer = 0
         self._conditions: dict[asyncio.Future[None], tuple[Callable[[], bool], contextvars.Context]] = {}
-        self._signals: Mapping[str, Handler] = definition.signals
         self._queries: Mapping[str, Handler] = definition.queries
-        self._buffered_signals: dict[str, list[WorkflowSignaled]] = {}
         self._tags: tuple[str, ...] = ()
         self._terminal: CompleteWorkflow | FailWorkflow | AcceptCancel | None = None
         self._random: random.Random | None = None
@@ -178,7 +173,6 @@ class Instance:
         self._loop.now_ms = time_ms
         self.replaying = replaying
         self.history_events = history_events
-        self._actions = {}
         self._unusable = "its last activation did not end"
         with self._loop.activation():
             for fact in facts:
@@ -190,10 +184,13 @@ class Instance:
             self._unusable = "its code failed"
             raise WorkflowCodeError(failures.to_failure(self._error, self.converter)) from self._error
         self._unusable = ""
-        actions, self._actions = tuple(self._actions.values()), {}
+        actions = tuple(self._actions.values())
+        self._actions.clear()
         if self._terminal is None or self.closed:
             return actions
         self.closed = True
+        if self.signals.running:
+            self._warn_of_unfinished()
         return (*actions, self._terminal)
 
     def query(self, name: str, input: Payloads) -> Payload:
@@ -239,7 +236,7 @@ class Instance:
             loop.drop()
         self._actions.clear()
         self._conditions.clear()
-        self._activities.clear()
+        self.activities.forget()
         self._main = self._object = None
 
     # --- for the API ---
@@ -266,28 +263,6 @@ class Instance:
         """A UUID made of :attr:`random`."""
         return uuid.UUID(int=self.random.getrandbits(128), version=4)
 
-    def schedule_activity(self, action: ScheduleActivity, hint: Any) -> ActivityHandle[Any]:
-        """Ask for an activity; its number is given here."""
-        self._loop.guard("starting an activity")
-        number = self._last_activity = action.activity_id
-        self._actions[ScheduleActivity, number] = action
-        handle: ActivityHandle[Any] = ActivityHandle(
-            loop=self._loop,
-            number=self._loop.next_number(),
-            activity_id=number,
-            activity_type=action.activity_type,
-            cancellation_type=action.cancellation_type,
-            hint=hint,
-            ask_cancel=self._cancel_activity,
-        )
-        self._activities[number] = handle
-        return handle
-
-    @property
-    def next_activity_id(self) -> int:
-        """The number of the next activity."""
-        return self._last_activity + 1
-
     def start_timer(self, delay_ms: int, summary: str) -> int:
         """Ask for a timer (see :class:`~orchestrator.workflow.loop.Host`)."""
         self._last_timer += 1
@@ -297,7 +272,7 @@ class Instance:
 
     def cancel_timer(self, timer_id: int) -> None:
         """Cancel a timer; one that was started in this activation never was."""
-        if True:
+        if self._actions.pop((StartTimer, timer_id), None) is None:
             self._actions[CancelTimer, timer_id] = CancelTimer(timer_id=timer_id)
 
     def add_condition(self, test: Callable[[], bool]) -> asyncio.Future[None]:
@@ -322,17 +297,15 @@ class Instance:
             self._tags = (*self._tags, tag)
 
     def set_signal_handler(self, name: str, fn: Callable[..., Any] | None) -> None:
-        """Set or remove the handler of a signal; a new one gets what was buffered, in order."""
+        """Set or remove the handler of a signal; a new one gets what came before it, in order."""
         self._loop.guard("setting a signal handler")
-        self._signals = _with_handler(self._signals, name, fn)
-        if fn is not None:
-            for fact in self._buffered_signals.pop(name, ()):
-                self._apply_signaled(fact)
+        for fact in self.signals.set_handler(name, fn):
+            self._apply_signaled(fact)
 
     def set_query_handler(self, name: str, fn: Callable[..., Any] | None) -> None:
         """Set or remove the handler of a query."""
         self._loop.guard("setting a query handler")
-        self._queries = _with_handler(self._queries, name, fn)
+        self._queries = with_handler(self._queries, name, fn)
 
     @property
     def silent(self) -> bool:
@@ -415,6 +388,7 @@ class Instance:
             self._finish(CompleteWorkflow(result=payload, tags=self._tags))
 
     async def _run_signal(self, handler: Handler, args: Sequence[Any]) -> None:
+        self.signals.begin(handler.name)
         try:
             result = self._bound(handler)(*args)
             if asyncio.iscoroutine(result):
@@ -423,6 +397,8 @@ class Instance:
             raise
         except BaseException as error:
             self._end(error)
+        finally:
+            self.signals.end(handler.name)
 
     # --- the end ---
 
@@ -447,6 +423,18 @@ class Instance:
         if self._terminal is None:
             self._terminal = terminal
 
+    def _warn_of_unfinished(self) -> None:
+        names = ", ".join(
+            f"{name!r}" if count == 1 else f"{name!r} ({count} times)"
+            for name, count in self.signals.running.items()
+        )
+        self.report(
+            f"workflow {self.definition.name!r} ended while handlers of signals still ran: {names}; what "
+            "they had left to do is lost. Wait for them at the end of run(): "
+            "await workflow.wait_condition(workflow.all_handlers_finished)",
+            None,
+        )
+
     # --- facts ---
 
     def _decode(self, handler: Handler, input: Payloads) -> list[Any]:
@@ -462,9 +450,8 @@ class Instance:
         """Nothing: the instance was made of it, and the main task starts after all facts are applied."""
 
     def _apply_signaled(self, fact: WorkflowSignaled) -> None:
-        handler = self._signals.get(fact.signal_name)
+        handler = self.signals.handler_of(fact)
         if handler is None:
-            self._buffered_signals.setdefault(fact.signal_name, []).append(fact)
             return
         try:
             args = self._decode(handler, fact.input)
@@ -480,71 +467,20 @@ class Instance:
         if self._main is not None:
             self._loop.call_soon(self._main.cancel)
 
-    def _apply_activity_completed(self, fact: ActivityCompleted) -> None:
-        handle = self._take_activity(fact.activity_id)
-        if handle is None:
-            return
-        try:
-            result = None if fact.result is None else self.converter.from_payload(fact.result, handle.hint)
-        except PayloadError as error:
-            message = f"the result of activity {handle.activity_type!r} cannot be decoded: {error}"
-            handle.set_exception(PayloadError(message))
-        else:
-            handle.set_result(result)
-
-    def _apply_activity_failed(self, fact: ActivityFailed | ActivityTimedOut) -> None:
-        handle = self._take_activity(fact.activity_id)
-        if handle is not None:
-            words = "timed out" if isinstance(fact, ActivityTimedOut) else "failed"
-            cause = failures.from_failure(fact.failure, self.converter)
-            handle.set_exception(activity_failure(handle, words, fact.attempt, fact.retry_state, cause))
-
-    def _apply_activity_canceled(self, fact: ActivityCanceled) -> None:
-        handle = self._take_activity(fact.activity_id)
-        if handle is None:
-            return
-        if handle.cancel_requested:
-            asyncio.Future.cancel(handle)
-        else:
-            cause = CanceledError("the activity was cancelled")
-            handle.set_exception(
-                activity_failure(handle, "was cancelled", fact.attempt, RetryState.CANCEL_REQUESTED, cause)
-            )
-
     def _apply_timer_fired(self, fact: TimerFired) -> None:
         if fact.timer_id > self._last_timer:
             self._fail(never_asked("timer", fact.timer_id, self._last_timer))
         self._loop.fire(fact.timer_id)
-
-    def _take_activity(self, activity_id: int) -> ActivityHandle[Any] | None:
-        """The handle that waits for a closed activity; None if the code cancelled it and went on."""
-        if activity_id > self._last_activity:
-            self._fail(never_asked("activity", activity_id, self._last_activity))
-        return self._activities.pop(activity_id, None)
-
-    def _cancel_activity(self, handle: ActivityHandle[Any]) -> bool:
-        """Cancel an activity as its type says; whether its handle is cancelled now."""
-        self._loop.guard("cancelling an activity")
-        number = handle.activity_id
-        abandoned = handle.cancellation_type is CancellationType.ABANDON
-        if not abandoned and self._actions.pop((ScheduleActivity, number), None) is None:
-            if not handle.cancel_requested:
-                handle.cancel_requested = True
-                self._actions[RequestCancelActivity, number] = RequestCancelActivity(activity_id=number)
-            if handle.cancellation_type is CancellationType.WAIT_CANCELLATION_COMPLETED:
-                return False
-        self._activities.pop(number, None)
-        return True
 
 
 _APPLY: Final[dict[type[EventBase], Callable[[Instance, Any], None]]] = {
     WorkflowStarted: Instance._apply_started,
     WorkflowSignaled: Instance._apply_signaled,
     WorkflowCancelRequested: Instance._apply_cancel_requested,
-    ActivityCompleted: Instance._apply_activity_completed,
-    ActivityFailed: Instance._apply_activity_failed,
-    ActivityTimedOut: Instance._apply_activity_failed,
-    ActivityCanceled: Instance._apply_activity_canceled,
+    ActivityCompleted: lambda instance, fact: instance.activities.on_completed(fact),
+    ActivityFailed: lambda instance, fact: instance.activities.on_failed(fact),
+    ActivityTimedOut: lambda instance, fact: instance.activities.on_failed(fact),
+    ActivityCanceled: lambda instance, fact: instance.activities.on_canceled(fact),
     TimerFired: Instance._apply_timer_fired,
 }
 
@@ -553,10 +489,3 @@ def current() -> Instance | None:
     """The instance whose code runs on this thread, or None: it is the host of the running loop."""
     loop = asyncio._get_running_loop()
     return cast(Instance, loop.host) if type(loop) is WorkflowLoop else None
-
-
-def _with_handler(
-    handlers: Mapping[str, Handler], name: str, fn: Callable[..., Any] | None
-) -> Mapping[str, Handler]:
-    others = {known: handler for known, handler in handlers.items() if known != name}
-    return others if fn is None else {**others, name: Handler(name, fn, has_self=False)}

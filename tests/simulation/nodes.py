@@ -1,0 +1,286 @@
+"""The processes of a simulated cluster. Each is stepped by hand; all time and chance come from the world."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from msgspec.structs import replace
+
+from orchestrator.client.requests import Requests
+from orchestrator.codec import payloads
+from orchestrator.coordinator.coordinator import Coordinator
+from orchestrator.log.port import Outcome
+from orchestrator.log.simulated_client import SimulatedClientLog
+from orchestrator.protocol import commands as c
+from orchestrator.protocol.tasks import ActivityTask, Reply, WorkerBeat
+from orchestrator.protocol.values import Failure, FailureKind, ReplyTo
+from orchestrator.worker.inbox import DeliveryKey, InboxRules, key_of
+from orchestrator.worker.incarnation import Incarnation, Load
+from orchestrator.worker.reports import Report, Reports
+from orchestrator.workflow.definition import definition_of
+from tests.simulation.program import Interpreter, Program
+
+DEFINITIONS = {"Interpreter": definition_of(Interpreter)}
+
+BEAT_ACK_S = 3.0
+"""A beat that was not acknowledged by then counts as failed."""
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class SimulatedRuntime:
+    """Clock and chance of one process; crashes at an armed point."""
+
+    def __init__(self, rng: Random, now_ms: Callable[[], int], visited: dict[str, int]) -> None:
+        self._rng, self._now_ms, self._visited = rng, now_ms, visited
+        self.armed = ""
+
+    @property
+    def random(self) -> Random:
+        return self._rng
+
+    def wall_ms(self) -> int:
+        return self._now_ms()
+
+    def monotonic_s(self) -> float:
+        return self._now_ms() / 1_000
+
+    def at(self, point: str) -> None:
+        if point == self.armed:
+            self._visited[point] = self._visited.get(point, 0) + 1
+            raise Crash(point)
+
+
+class CoordinatorNode:
+    """A coordinator's machine: processes on it come and go, its disk stays, unless it is wiped."""
+
+    def __init__(self, name: str, world: Any) -> None:
+        self.name, self.world = name, world
+        self.folder: Path = world.folder / name
+        self.paused_until_ms = 0
+        self.process: Coordinator | None = None
+        self.runtime: SimulatedRuntime
+        self.restart_at_ms = 0
+
+    def start(self) -> None:
+        world = self.world
+        rng = Random(world.rng.getrandbits(64))
+        self.runtime = SimulatedRuntime(rng, world.now, world.visited)
+        self._member = world.cluster.member(self.name)
+        self.process = Coordinator(
+            self._member,
+            self.folder,
+            DEFINITIONS,
+            self.runtime,
+            log_id="simulated",
+            identity=self.name,
+            max_runs_in_memory=world.max_runs,
+        )
+        self.process.start()
+
+    def die(self, *, wipe: bool) -> None:
+        """The process is gone at once; what it had appended may still land."""
+        if self.process is None:
+            return
+        self._member.die()
+        for partition in self.process.partitions.values():
+            partition.store.close()
+        self.process = None
+        if wipe:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.restart_at_ms = self.world.now() + self.world.rng.randint(0, 15_000)
+
+    def step(self) -> None:
+        if self.process is None:
+            if self.world.now() >= self.restart_at_ms:
+                self.start()
+            return
+        try:
+            self.process.step(0)
+        except Crash as crash:
+            self.world.note(f"{self.name} crashed at {crash}")
+            self.die(wipe=self.world.rng.random() < 0.2)
+
+
+class WorkerNode:
+    """A worker by the rules that the real one uses; activities take drawn times."""
+
+    def __init__(self, name: str, world: Any, slots: int = 1) -> None:
+        self.name, self.world, self.slots = name, world, slots
+        self.paused_until_ms = 0
+        self.draining = False
+        self.lives = 0
+        self.restart_at_ms = 0
+        self.alive = False
+
+    def start(self) -> None:
+        world = self.world
+        self.lives += 1
+        self.alive, self.draining = True, False
+        self.log = SimulatedClientLog(world.cluster, self.name)
+        self.open()
+
+    def open(self) -> None:
+        """Begin a new incarnation."""
+        self.worker = f"{self.name}-{self.lives}-{self.world.rng.getrandbits(32):08x}"
+        self.inbox = self.log.open_inbox(self.worker)
+        self.beats = self.log.open_beats()
+        first = WorkerBeat(
+            worker=self.worker,
+            identity=self.name,
+            task_queues=("default",),
+            slots=self.slots,
+            running=0,
+            inbox=self.inbox.partition,
+            inbox_offset=self.inbox.offset,
+            number=0,
+        )
+        self.incarnation = Incarnation(first)
+        self.rules = InboxRules(self.worker, self.slots)
+        self.reports = Reports(self.name)
+        self.running: dict[DeliveryKey, tuple[ActivityTask, int, int]] = {}
+        self.unsent: list[tuple[DeliveryKey, Report, int]] = []
+        self.beat_sent_s = 0.0
+
+    def die(self) -> None:
+        if self.alive:
+            self.log.die()
+            self.alive = False
+            self.restart_at_ms = self.world.now() + self.world.rng.randint(0, 10_000)
+
+    def step(self) -> None:
+        now_ms = self.world.now()
+        if not self.alive:
+            if now_ms >= self.restart_at_ms:
+                self.start()
+            return
+        now_s = now_ms / 1_000
+        for delivery in self.log.poll():
+            if delivery.token == ("beat", self.worker):
+                self.incarnation.sent()
+            elif isinstance(delivery.token, tuple) and delivery.token[0] == "report":
+                _, key, worker = delivery.token
+                if worker == self.worker and delivery.outcome is Outcome.DELIVERED:
+                    self.rules.reported(key)
+                    self.unsent = [item for item in self.unsent if item[0] != key]
+        self.incarnation.read_back(self.beats.take())
+        if self.incarnation.lost:
+            self.world.note(f"{self.worker} takes a new incarnation")
+            self.open()
+            return
+        self._tasks(now_ms, now_s)
+        self._finish(now_ms)
+        self._send(now_ms)
+        self._beat(now_s)
+        if self.draining and not self.running and not self.unsent:
+            self.die()
+
+    def _tasks(self, now_ms: int, now_s: float) -> None:
+        may_start = self.incarnation.may_start(now_s)
+        verdict = self.rules.receive(self.inbox.take(), may_start=may_start)
+        started = list(verdict.start)
+        if may_start:
+            started += self.rules.release()
+        for task in started:
+            self._start(task, now_ms)
+        for returned in verdict.give_back:
+            self._report(key_of(returned.task), self.reports.returned(returned.task, returned.reason))
+        for task in verdict.canceled:
+            self._report(key_of(task), self.reports.canceled(task, 0))
+        for key in verdict.cancel:
+            task, started_ms, _ = self.running.pop(key)
+            self.rules.ended(key)
+            self._report(key, self.reports.canceled(task, started_ms))
+
+    def drain(self) -> None:
+        self.draining = True
+        for returned in self.rules.drain():
+            self._report(key_of(returned.task), self.reports.returned(returned.task, returned.reason))
+
+    def _start(self, task: ActivityTask, now_ms: int) -> None:
+        self.world.ledger.append((task.run_id, task.activity_id, task.attempt, task.dispatch, self.worker))
+        took_ms = self.world.rng.choice([0, 1, 20, 200, 3_000])
+        if task.activity_type == "hangs":
+            took_ms = 10**9
+        self.running[key_of(task)] = (task, now_ms, now_ms + took_ms)
+
+    def _finish(self, now_ms: int) -> None:
+        for key, (task, started_ms, ends_ms) in list(self.running.items()):
+            if ends_ms > now_ms:
+                timeout_ms = task.start_to_close_ms
+                if timeout_ms is None or now_ms < task.dispatched_time_ms + timeout_ms + 1_000:
+                    continue
+            del self.running[key]
+            self.rules.ended(key)
+            self._report(key, self._outcome(task, started_ms))
+
+    def _outcome(self, task: ActivityTask, started_ms: int) -> Report:
+        if task.activity_type == "ok" or (task.activity_type == "flaky" and task.attempt > 1):
+            return self.reports.completed(task, started_ms, task.input[0])
+        failure = Failure(kind=FailureKind.APPLICATION, type="Scripted", message="as the script says")
+        return self.reports.failed(task, started_ms, failure)
+
+    def _report(self, key: DeliveryKey, report: Report) -> None:
+        self.unsent.append((key, report, 0))
+
+    def _send(self, now_ms: int) -> None:
+        for place, (key, report, next_ms) in enumerate(self.unsent):
+            if next_ms <= now_ms:
+                self.log.send(report, ("report", key, self.worker))
+                self.unsent[place] = (key, report, now_ms + 2_000)
+
+    def _beat(self, now_s: float) -> None:
+        load = Load(self.rules.busy, self.inbox.offset, self.draining)
+        beat = self.incarnation.next_beat(load, now_s)
+        if beat is not None:
+            self.beat_sent_s = now_s
+            self.log.beat(beat, ("beat", self.worker))
+        elif now_s - self.beat_sent_s > BEAT_ACK_S:
+            self.incarnation.sent()
+
+
+class ClientNode:
+    """A client that starts workflows, signals, queries, cancels and terminates them, and awaits results."""
+
+    def __init__(self, name: str, world: Any) -> None:
+        self.name, self.world = name, world
+        self.log = SimulatedClientLog(world.cluster, name)
+        self.client_id = f"client-{name}"
+        self.replies = self.log.open_replies(self.client_id)
+        self.requests = Requests()
+        self.on_reply: dict[str, Callable[[Reply], None]] = {}
+        self.paused_until_ms = 0
+        self.made = 0
+
+    def ask(self, command: Any, then: Callable[[Reply], None]) -> str:
+        """Send a command until it is answered; then call ``then`` with the answer."""
+        self.made += 1
+        request_id = f"{self.name}/{self.made}"
+        reply_to = ReplyTo(partition=self.replies.partition, client_id=self.client_id)
+        command = replace(command, request_id=request_id, identity=self.name, reply_to=reply_to)
+        self.requests.add(command, self.world.now() / 1_000, None)
+        self.on_reply[request_id] = then
+        self.log.send(command)
+        return request_id
+
+    def step(self) -> None:
+        self.log.poll()
+        for reply in self.replies.take():
+            if self.requests.forget(reply.request_id):
+                self.on_reply.pop(reply.request_id)(reply)
+        for command in self.requests.due(self.world.now() / 1_000).repeat:
+            self.log.send(command)
+
+    def start(self, workflow_id: str, program: Program, then: Callable[[Reply], None]) -> str:
+        command = c.StartWorkflow(
+            workflow_id=workflow_id,
+            workflow_type="Interpreter",
+            input=payloads.DEFAULT.to_payloads([program]),
+        )
+        return self.ask(command, then)

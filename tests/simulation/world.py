@@ -1,0 +1,239 @@
+"""A whole cluster from one seed: faults first, then healing, then everything must end and be right."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from orchestrator.coordinator.runtime import STEP_POINTS
+from orchestrator.log.simulated import Faults, SimulatedCluster
+from orchestrator.log.topics import HISTORY
+from orchestrator.protocol import commands as c
+from orchestrator.protocol.tasks import Reply
+from orchestrator.protocol.values import WorkflowStatus
+from tests.simulation import checkers
+from tests.simulation.nodes import ClientNode, CoordinatorNode, WorkerNode
+from tests.simulation.program import Program, draw, expected, signals_of
+
+PARTITIONS = 2
+WORKFLOWS = 12
+FAULTY_MS = 60_000
+"""For so long things go wrong, in virtual time."""
+
+HEAL_MS = 900_000
+"""So long after the healing everything must have ended: timeouts and backoffs of all programs fit in."""
+
+START_MS = 1_700_000_000_000
+
+
+class World:
+    """The nodes, the log between them, and the clock. Every draw comes from the seed."""
+
+    def __init__(self, seed: int, *, faults: Faults | None = None) -> None:
+        self.seed = seed
+        self.rng = Random(seed)
+        self._now_ms = START_MS
+        self._temporary = tempfile.TemporaryDirectory(prefix="simulation-")
+        self.folder = Path(self._temporary.name)
+        self.cluster = SimulatedCluster(
+            Random(self.rng.getrandbits(64)),
+            self.now,
+            partitions=PARTITIONS,
+            faults=faults if faults is not None else _draw_faults(self.rng),
+        )
+        self.max_runs = self.rng.choice([0, 0, 3, 10_000])
+        self.visited: dict[str, int] = {}
+        self.ledger: list[tuple[str, int, int, int, str]] = []
+        self.notes: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.coordinators = [CoordinatorNode(f"c{n}", self) for n in range(2)]
+        self.workers = [WorkerNode(f"w{n}", self) for n in range(2)]
+        self.client = ClientNode("client", self)
+        self.programs: dict[str, Program] = {}
+        self.touched: dict[str, str] = {}
+        self.answers: dict[str, Reply] = {}
+        self.run_ids: dict[str, str] = {}
+
+    def now(self) -> int:
+        """Virtual Unix milliseconds."""
+        return self._now_ms
+
+    def note(self, words: str) -> None:
+        """Keep a line for whoever looks at a failure."""
+        self.notes.append(f"{self._now_ms - START_MS:>8} {words}")
+
+    def run(self) -> None:
+        """The whole life of this cluster; raises ``checkers.Violation``."""
+        try:
+            for node in (*self.coordinators, *self.workers):
+                node.start()
+            starts = sorted(START_MS + self.rng.randint(0, FAULTY_MS) for _ in range(WORKFLOWS))
+            while self._now_ms < START_MS + FAULTY_MS:
+                while starts and starts[0] <= self._now_ms:
+                    starts.pop(0)
+                    self._start_workflow()
+                self._harm()
+                self._step()
+            for _ in starts:
+                self._start_workflow()
+            self._heal()
+            while self._unfinished() and self._now_ms < START_MS + FAULTY_MS + HEAL_MS:
+                self._step()
+            self._settle()
+            self._check()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Release files."""
+        for node in self.coordinators:
+            node.die(wipe=True)
+        self._temporary.cleanup()
+
+    # --- what happens ---
+
+    def _step(self) -> None:
+        nodes = [*self.coordinators, *self.workers, self.client]
+        self.rng.shuffle(nodes)
+        for node in nodes:
+            if node.paused_until_ms <= self._now_ms:
+                node.step()
+        self._now_ms += self.rng.choice([1, 1, 2, 5, 20, 50])
+
+    def _start_workflow(self) -> None:
+        workflow_id = f"wf-{len(self.programs)}"
+        program = draw(self.rng)
+        self.programs[workflow_id] = program
+        self.client.start(workflow_id, program, lambda reply: self._started(workflow_id, reply))
+
+    def _started(self, workflow_id: str, reply: Reply) -> None:
+        if reply.rejection:
+            self.note(f"{workflow_id} was refused: {reply.message}")
+        self.run_ids[workflow_id] = reply.run_id
+        for _ in range(signals_of(self.programs[workflow_id])):
+            self._ask(c.SignalWorkflow(workflow_id=workflow_id, signal_name="poke"))
+        chance = self.rng.random()
+        if chance < 0.1:
+            self.touched[workflow_id] = "Canceled"
+            self._ask(c.CancelWorkflow(workflow_id=workflow_id))
+        elif chance < 0.2:
+            self.touched[workflow_id] = "Terminated"
+            self._ask(c.TerminateWorkflow(workflow_id=workflow_id, reason="drawn"))
+        elif chance < 0.4:
+            self._ask(c.QueryWorkflow(workflow_id=workflow_id, query_name="status"))
+        if chance > 0.9:
+            again = c.StartWorkflow(workflow_id=workflow_id, workflow_type="Interpreter")
+            self.client.ask(again, lambda reply: self.counts.update({f"again-{reply.rejection}": 1}))
+            self.touched[workflow_id] = "started again"
+        awaited = c.AwaitResult(workflow_id=workflow_id, run_id=reply.run_id)
+        self.client.ask(awaited, lambda reply: self.answers.__setitem__(workflow_id, reply))
+
+    def _ask(self, command: c.Command) -> None:
+        self.client.ask(command, lambda reply: self.counts.update({reply.rejection or "accepted": 1}))
+
+    def _harm(self) -> None:
+        rng = self.rng
+        chance = rng.random()
+        node = rng.choice(self.coordinators)
+        if chance < 0.002 and node.process is not None:
+            node.runtime.armed = rng.choice(STEP_POINTS)
+        elif chance < 0.0025:
+            self.note(f"{node.name} is killed")
+            node.die(wipe=rng.random() < 0.2)
+        elif chance < 0.0035:
+            node.paused_until_ms = self._now_ms + rng.choice([3_000, 7_000, 20_000])
+        elif chance < 0.0040:
+            worker = rng.choice(self.workers)
+            self.note(f"{worker.name} is killed")
+            worker.die()
+        elif chance < 0.0045:
+            worker = rng.choice(self.workers)
+            if worker.alive:
+                worker.drain()
+        elif chance < 0.0050:
+            rng.choice(self.workers).paused_until_ms = self._now_ms + rng.choice([3_000, 8_000, 20_000])
+
+    def _heal(self) -> None:
+        self.note("healed")
+        self.cluster.heal()
+        for node in self.coordinators:
+            node.paused_until_ms = 0
+            if node.process is not None:
+                node.runtime.armed = ""
+        for worker in self.workers:
+            worker.paused_until_ms = 0
+
+    def _unfinished(self) -> bool:
+        return len(self.answers) < len(self.programs) or len(self.client.requests) > 0
+
+    def _settle(self) -> None:
+        """Let everything that is under way arrive."""
+        until_ms = self._now_ms + 5_000
+        while self._now_ms < until_ms:
+            self._step()
+
+    # --- what must hold ---
+
+    def _check(self) -> None:
+        histories = {
+            number: self.cluster.partition(HISTORY, number).read(0, 10**9) for number in range(PARTITIONS)
+        }
+        facts = checkers.read(histories)
+        self.counts["void"] = facts.void
+        self.counts["claims"] = facts.claims
+        self.counts["turns"] = sum(len(turns) for turns in facts.turns.values())
+        for check in checkers.CHECKERS:
+            check(facts)
+        checkers.attempts_started_once(facts, self.ledger)
+        checkers.everything_closed(facts)
+        for node in self.coordinators:
+            if node.process is not None:
+                for partition in node.process.partitions.values():
+                    if partition.ownership.running:
+                        checkers.store_is_fold(
+                            facts,
+                            [
+                                (turn.run_id, partition.store.state(turn.run_id))
+                                for turn in facts.turns[partition.number]
+                                if turn.turn == 1
+                            ],
+                        )
+        self._check_outcomes(facts)
+
+    def _check_outcomes(self, facts: checkers.Facts) -> None:
+        """Each workflow was started, and ended as its program says, and the client was told so."""
+        for workflow_id, program in self.programs.items():
+            reply = self.answers.get(workflow_id)
+            if reply is None:
+                raise checkers.Violation(f"{workflow_id} was never answered")
+            state = facts.states.get(self.run_ids[workflow_id])
+            if state is None or state.status.value != reply.status:
+                raise checkers.Violation(f"{workflow_id}: the client was told {reply.status}, not {state}")
+            status, total = expected(program)
+            if workflow_id in self.touched and state.status.value != status:
+                if state.status.value != self.touched[workflow_id]:
+                    raise checkers.Violation(f"{workflow_id} ended {state.status.value}: {program}")
+            elif state.status.value != status:
+                raise checkers.Violation(f"{workflow_id} ended {state.status.value}, not {status}: {program}")
+            elif state.status is WorkflowStatus.COMPLETED and reply.result is not None:
+                if int(reply.result.data) != total:
+                    raise checkers.Violation(
+                        f"{workflow_id} gave {reply.result.data!r}, not {total}: {program}"
+                    )
+
+
+def _draw_faults(rng: Random) -> Faults:
+    """Which faults exist in this world, and how often; a quarter of the worlds has none."""
+    if rng.random() < 0.25:
+        return Faults.none()
+    usual = Faults()
+    rates = {}
+    for name in Faults.__struct_fields__:
+        rate = getattr(usual, name)
+        if name.endswith("_ms"):
+            rates[name] = rate
+        else:
+            rates[name] = rng.choice([0.0, rate, rate, min(1.0, rate * 3)])
+    return Faults(**rates)
