@@ -57,9 +57,10 @@ class Engine:
         self._runtime = runtime or SystemRuntime()
         self._stopped: list[Callable[[], None]] = []
         self.reader = StoreReader(self._stores)
-        self._start(frozenset(), {})
+        self._suspects: frozenset[str] = frozenset()
+        self._start({})
 
-    def _start(self, suspects: frozenset[str], opened: dict[int, PartitionStore]) -> None:
+    def _start(self, opened: dict[int, PartitionStore]) -> None:
         self._member = self.log.member()
         self._coordinator = Coordinator(
             self._member,
@@ -67,10 +68,10 @@ class Engine:
             self._definitions,
             self._runtime,
             log_id=self.log.cluster_id,
-            workers_end_with_log=not suspects,
+            workers_end_with_log=not self._suspects,
             watch=Watchdog(self._on_hung),
             open_store=lambda number: opened.pop(number, None) or self._open_store(number),
-            suspects=suspects,
+            suspects=self._suspects,
         )
         self._thread = threading.Thread(
             target=self._run, args=(self._coordinator,), name="coordinator", daemon=True
@@ -80,18 +81,19 @@ class Engine:
     def _open_store(self, number: int) -> PartitionStore:
         return PartitionStore(self.folder / "store" / f"{number:05d}", log_id=self.log.cluster_id)
 
-    def _on_hung(self, run_id: str) -> None:
-        """The coordinator's thread is stuck in a run's code for good: go on without it, and say so.
+    def _on_hung(self, workflow_id: str) -> None:
+        """The coordinator's thread is stuck in a workflow's code for good: go on without it, and say so.
 
         Its successor takes over the open stores, which cannot be opened twice.
         """
         self._member.close()
         opened = {number: found.store for number, found in self._coordinator.partitions.items()}
-        self._start(frozenset({run_id}), opened)
+        self._suspects |= {workflow_id}
         self.fatal = (
-            f"the code of run {run_id} does not give way and cannot be ended; the run is blocked, and this "
-            f"process should be restarted, for the stuck thread slows it down"
+            f"the code of workflow {workflow_id!r} does not give way and cannot be ended; its run is blocked, "
+            "and this process should be restarted, for the stuck thread slows it down"
         )
+        self._start(opened)
 
     def _run(self, coordinator: Coordinator) -> None:
         try:

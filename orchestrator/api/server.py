@@ -31,7 +31,8 @@ def bind(host: str, port: int) -> socket.socket:
         ConfigError: the host or port cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    taken = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol left open, asyncio does not switch Nagle's algorithm off: 40 ms per answer.
+    taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((host, port))

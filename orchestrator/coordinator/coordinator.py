@@ -26,7 +26,16 @@ import msgspec
 from orchestrator.codec import avro
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow, Receipt
-from orchestrator.coordinator.ownership import Committed, Found, Lost, Owned, Ownership, Phase, Verdict
+from orchestrator.coordinator.ownership import (
+    ACK_DEADLINE_S,
+    Committed,
+    Found,
+    Lost,
+    Owned,
+    Ownership,
+    Phase,
+    Verdict,
+)
 from orchestrator.coordinator.partition import Entry, Partition
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Definitions
 from orchestrator.coordinator.runtime import EngineClock, Runtime, new_id
@@ -36,6 +45,7 @@ from orchestrator.coordinator.turn import (
     Input,
     LoseWorker,
     Made,
+    RefusedDelivery,
     TurnMaker,
     result_reply,
 )
@@ -55,7 +65,7 @@ from orchestrator.log.topics import (
 from orchestrator.protocol.commands import Command, WorkerLost
 from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.records import Marks, Turn
-from orchestrator.protocol.tasks import Beat, CoordinatorBeat, DeadLetter
+from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat, DeadLetter
 from orchestrator.store.partition_store import PartitionStore
 
 log = logging.getLogger(__name__)
@@ -113,7 +123,7 @@ class Coordinator:
             watch: the watchdog of user code; default none.
             open_store: opens the store of a partition, if not ``folder/partition``.
             max_runs_in_memory: per partition; others are made again by a replay when they are woken.
-            suspects: runs whose code is not to be entered, for a predecessor got stuck in it.
+            suspects: workflow ids whose code is not to be entered, for a predecessor got stuck in it.
         """
         self.incarnation = new_id(runtime)
         self.stopping = False
@@ -260,13 +270,27 @@ class Coordinator:
         if delivery.outcome is Outcome.UNKNOWN:
             self._incident(partition, f"an outgoing record may not have left: {delivery.error}")
             return
-        if token.command >= 0:
-            partition.held.discard(token.command)
-        refused = partition.outflow.on_delivery(token, delivery)
-        if refused:
-            log.error("partition %d: an outgoing record was refused: %s", token.partition, refused)
-        elif token.worker:
-            self._dispatcher.dispatched(token.worker, delivery.offset)
+        if delivery.outcome is Outcome.REFUSED:
+            self._on_refused(partition, token, delivery.error)
+        elif token.forwarded is not None:
+            partition.held.discard(token.forwarded.offset)
+        elif token.task is None:
+            partition.held.discard(token.letter)
+        else:
+            partition.outflow.settle(token)
+            self._dispatcher.dispatched(token.task.worker, delivery.offset)
+
+    def _on_refused(self, partition: Partition, receipt: Receipt, error: str) -> None:
+        """A record was refused for good. It fails alone: the attempt, or the command, and nothing else."""
+        log.error("partition %d: an outgoing record was refused: %s", partition.number, error)
+        if isinstance(receipt.task, ActivityTask):
+            partition.refused.append(RefusedDelivery(receipt.task, error, receipt))
+        elif receipt.task is not None:
+            partition.outflow.settle(receipt)
+        elif receipt.forwarded is not None:
+            self._dead_letter(receipt.forwarded, f"it cannot be forwarded: {error}", partition)
+        else:
+            partition.held.discard(receipt.letter)
 
     def _incident(self, partition: Partition, reason: str) -> None:
         """Anything unexpected has one treatment: claim anew, forget what was decided, rebuild."""
@@ -338,10 +362,10 @@ class Coordinator:
                         self._answer(partition, Answer(command.reply_to, reply), offset)
 
     def _send(self, partition: Partition, offset: int, outgoing: list[Outgoing]) -> None:
-        sent = partition.outflow.expect(offset, len(outgoing))
+        sent = partition.outflow.expect(offset, len(outgoing), partition.now_s)
         for out in outgoing:
             task = out.task
-            receipt = Receipt(partition.number, partition.ownership.nonce, sent, task.worker)
+            receipt = Receipt(partition.number, partition.ownership.nonce, sent, task)
             key = f"{task.run_id}/{task.activity_id}/{task.attempt}/{task.dispatch}".encode()
             headers = {WORKER_HEADER: task.worker.encode()}
             self._outgoing.append(TASKS, out.inbox, key, avro.encode(task), headers, receipt)
@@ -360,6 +384,10 @@ class Coordinator:
                 self._clock.observe(partition.fold(partition.ownership.restore_slice()))
             elif (lost := partition.ownership.tick()) is not None:
                 self._incident(partition, lost.reason)
+            elif partition.outflow.overdue_s(partition.now_s) > ACK_DEADLINE_S:
+                self._outgoing.abandon()
+                self._outgoing = self._log.appender(ordered=False)
+                self._incident(partition, "outgoing records were not acknowledged in time")
 
     def _on_owned(self, partition: Partition, offset: int) -> None:
         """The claim is read back: rebuild what is in memory, send again what may not have left."""
@@ -516,6 +544,8 @@ class Coordinator:
             self._dispatcher.wait(ref, task_queue, priority, since_ms)
         for run_id, command in made.waiters:
             partition.await_result(run_id, command)
+        for receipt in made.settled:
+            partition.outflow.settle(receipt)
         for workflow_id in made.replaying:
             partition.resumes[workflow_id] = None
         for run in made.blocked:
@@ -581,7 +611,7 @@ class Coordinator:
     def _forward(self, partition: Partition, record: Record, command: Command, home: int) -> None:
         """A command on the wrong partition is never decided there."""
         partition.held.add(record.offset)
-        receipt = Receipt(partition.number, partition.ownership.nonce, command=record.offset)
+        receipt = Receipt(partition.number, partition.ownership.nonce, forwarded=record)
         self._outgoing.append(COMMANDS, home, record.key, avro.encode(command), None, receipt)
 
     def _dead_letter(self, record: Record, reason: str, partition: Partition | None) -> None:
@@ -598,7 +628,7 @@ class Coordinator:
         receipt = None
         if partition is not None:
             partition.held.add(record.offset)
-            receipt = Receipt(partition.number, partition.ownership.nonce, command=record.offset)
+            receipt = Receipt(partition.number, partition.ownership.nonce, letter=record.offset)
         key = f"{record.topic}-{record.partition}-{record.offset}".encode()
         self._outgoing.append(DEAD_LETTERS, 0, key, avro.encode(letter), None, receipt)
 

@@ -6,7 +6,8 @@ from collections import deque
 
 import msgspec
 
-from orchestrator.log.port import Delivery, Outcome
+from orchestrator.log.port import Record
+from orchestrator.protocol.tasks import Task
 
 
 class _Sent(msgspec.Struct):
@@ -14,16 +15,22 @@ class _Sent(msgspec.Struct):
 
     offset: int
     remaining: int
+    since_s: float
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """The token of one outgoing record: which partition's claim sent it, for which turn."""
+    """The token of one outgoing record: which partition's claim sent it.
+
+    It is a task that follows from a turn, a command that was forwarded, or the dead letter of a command
+    (``letter`` is its offset).
+    """
 
     partition: int
     nonce: str
     sent: _Sent | None = None
-    worker: str = ""
-    command: int = -1
+    task: Task | None = None
+    forwarded: Record | None = None
+    letter: int = -1
 
 
 class Outflow:
@@ -34,16 +41,19 @@ class Outflow:
         self.sent_through = sent_through
         self._under_way: deque[_Sent] = deque()
 
-    def expect(self, offset: int, count: int) -> _Sent:
+    def expect(self, offset: int, count: int, now_s: float) -> _Sent:
         """A turn at ``offset`` sends ``count`` records."""
-        sent = _Sent(offset, count)
+        sent = _Sent(offset, count, now_s)
         self._under_way.append(sent)
         return sent
 
-    def on_delivery(self, receipt: Receipt, delivery: Delivery) -> str:
-        """A record left, or was refused for good (then its words are returned); refused counts as left."""
-        if receipt.sent is not None:
-            receipt.sent.remaining -= 1
-            while self._under_way and self._under_way[0].remaining == 0:
-                self.sent_through = self._under_way.popleft().offset
-        return delivery.error if delivery.outcome is Outcome.REFUSED else ""
+    def settle(self, receipt: Receipt) -> None:
+        """A record was acknowledged, or its refusal has become a fact of its run."""
+        assert receipt.sent is not None
+        receipt.sent.remaining -= 1
+        while self._under_way and self._under_way[0].remaining == 0:
+            self.sent_through = self._under_way.popleft().offset
+
+    def overdue_s(self, now_s: float) -> float:
+        """For how long the oldest record has waited for its acknowledgement."""
+        return now_s - self._under_way[0].since_s if self._under_way else 0.0

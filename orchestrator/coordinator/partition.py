@@ -19,7 +19,7 @@ from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow
 from orchestrator.coordinator.ownership import Committed, Found, Ownership, next_marks
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
-from orchestrator.coordinator.turn import Answer, Draft, Input, Resume
+from orchestrator.coordinator.turn import Answer, Draft, Input, RefusedDelivery, Resume
 from orchestrator.engine import activity, decider, outbox
 from orchestrator.engine.outbox import Outgoing
 from orchestrator.engine.state import ActivityPhase, ActivityState, Changes, RunState
@@ -72,7 +72,7 @@ class Partition:
         suspects: frozenset[str] = frozenset(),
         max_runs: int = MAX_RUNS_IN_MEMORY,
     ) -> None:
-        """``store`` stands where its checkpoint says; the code of ``suspects`` is not entered."""
+        """``store`` stands where its checkpoint says; the code of the workflow ids ``suspects`` is not entered."""
         self.number = number
         self.ownership = ownership
         self.store = store
@@ -95,6 +95,7 @@ class Partition:
         self.held: set[int] = set()
         self.next_command = self.marks.commands
         self.resumes: dict[str, None] = {}
+        self.refused: list[RefusedDelivery] = []
         self.last_append_s = 0.0
         self.written_marks = self.marks
         self.written_sent_through = checkpoint.sent_through
@@ -264,7 +265,12 @@ class Partition:
 
     def idle(self, now_ms: int) -> bool:
         """Whether there is nothing to decide now."""
-        if self.pending or self.resumes or (self._blocked and self._blocked[0][0] <= self.now_s):
+        if (
+            self.pending
+            or self.resumes
+            or self.refused
+            or (self._blocked and self._blocked[0][0] <= self.now_s)
+        ):
             return False
         return not self.deadlines.has_due(now_ms)
 
@@ -275,7 +281,11 @@ class Partition:
             found.setdefault(due.workflow_id, []).append(Input(due.deadline, run_id=due.run_id))
         while self._blocked and self._blocked[0][0] <= self.now_s:
             self.resumes[heapq.heappop(self._blocked)[1]] = None
-        for workflow_id in [*self.resumes]:
+        for refused in self.refused:
+            task = refused.task
+            found.setdefault(task.workflow_id, []).append(Input(refused, run_id=task.run_id))
+        self.refused = []
+        for workflow_id in self.resumes:
             found.setdefault(workflow_id, []).append(Input(Resume()))
         self.resumes = {}
         for workflow_id in self.poisoned:
@@ -402,6 +412,8 @@ class Partition:
         run = draft.run
         state = run.state
         run.in_flight -= 1
+        for receipt in draft.settled:
+            self.outflow.settle(receipt)
         self.deadlines.commit(state.workflow_id, state.run_id, draft.changes)
         for cause in draft.causes:
             self._requests.pop((state.workflow_id, cause.request_id), None)

@@ -40,9 +40,9 @@ class Run(msgspec.Struct, eq=False):
     retries: int = 0
 
     @property
-    def run_id(self) -> str:
-        """Its id."""
-        return self.state.run_id
+    def workflow_id(self) -> str:
+        """The id that it is the latest run of."""
+        return self.state.workflow_id
 
     @property
     def pinned(self) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 
 from orchestrator.codec import failures, payloads
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
+from orchestrator.coordinator.outflow import Receipt
 from orchestrator.coordinator.runs import Definitions, Replay, Run, Runs, make_instance
 from orchestrator.coordinator.runtime import PYTHON_VERSION, Runtime, new_id
 from orchestrator.engine import activity, decider, execution, translate
@@ -25,8 +26,15 @@ from orchestrator.protocol import commands as c
 from orchestrator.protocol import events as e
 from orchestrator.protocol.actions import Action, ScheduleActivity
 from orchestrator.protocol.records import Activation, Cause
-from orchestrator.protocol.tasks import Reply
-from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, Failure, Payload, ReplyTo, WorkflowStatus
+from orchestrator.protocol.tasks import ActivityTask, Reply
+from orchestrator.protocol.values import (
+    MAX_PAYLOAD_BYTES,
+    Failure,
+    FailureKind,
+    Payload,
+    ReplyTo,
+    WorkflowStatus,
+)
 from orchestrator.store.partition_store import PartitionStore, encode_state
 from orchestrator.workflow.instance import Instance, WorkflowCodeError
 from orchestrator.workflow.loop import Evicted
@@ -57,7 +65,15 @@ class Resume(msgspec.Struct, frozen=True):
     """Look at the run again: its code may go on, or something is left to be settled."""
 
 
-Item = c.Command | Deadline | DispatchOrder | LoseWorker | Resume
+class RefusedDelivery(msgspec.Struct, frozen=True):
+    """The log refused the record of a delivery for good: the attempt has failed."""
+
+    task: ActivityTask
+    error: str
+    receipt: Receipt
+
+
+Item = c.Command | Deadline | DispatchOrder | LoseWorker | Resume | RefusedDelivery
 
 
 class Input(NamedTuple):
@@ -90,6 +106,7 @@ class Draft(msgspec.Struct, eq=False):
     is_open: bool
     answers: list[Answer]
     offsets: tuple[int, ...]
+    settled: list[Receipt]
 
 
 class Made(msgspec.Struct):
@@ -98,7 +115,7 @@ class Made(msgspec.Struct):
     ``covered`` are answers to release when the consumption of their commands is committed, ``live``
     those to release when everything in flight now is read back. ``waiting`` are activities that need a
     worker, ``replaying`` the ids whose replay goes on in the next step, ``blocked`` the runs whose code
-    is to be tried again.
+    is to be tried again, ``settled`` refused deliveries that concern nobody any more.
     """
 
     drafts: list[Draft] = []
@@ -108,6 +125,7 @@ class Made(msgspec.Struct):
     waiters: list[tuple[str, c.AwaitResult]] = []
     replaying: list[str] = []
     blocked: list[Run] = []
+    settled: list[Receipt] = []
     warnings: list[str] = []
 
 
@@ -185,6 +203,7 @@ class _Builder:
         self.requests: list[str] = []
         self.answers: list[Answer] = []
         self.offsets: list[int] = []
+        self.settled: list[Receipt] = []
         self.changes = Changes()
         self.resume = False
 
@@ -374,6 +393,25 @@ class _Builder:
         if self.run is not None and self.run.state.is_open and self.run.state.run_id == given.run_id:
             self.add(activity.decide_worker_lost(self.run.state, lost.worker, self.now_ms))
 
+    def on_refused_delivery(self, given: Input) -> None:
+        """An attempt whose task the log refused has failed; that is settled once it is committed."""
+        refused: Any = given.item
+        failure = Failure(
+            kind=FailureKind.APPLICATION,
+            type="RecordRefused",
+            message=f"the log refused the task: {refused.error}",
+        )
+        decided = decider.decide(
+            self.run.state if self.run is not None else None,
+            failed_report(refused.task, failure),
+            self.now_ms,
+        )
+        if not decided or isinstance(decided, c.Rejection):
+            self.made.settled.append(refused.receipt)
+            return
+        self.settled.append(refused.receipt)
+        self.add(decided)
+
     def on_resume(self, given: Input) -> None:
         """Try again to tell the code what it has yet to be told."""
         if self.run is not None and self.run.state.is_open:
@@ -506,7 +544,7 @@ class _Builder:
     def _facts_to_tell(self, run: Run, facts: list[e.Fact]) -> list[e.Fact] | None:
         """All facts since the code was last told; None if it cannot be told now."""
         state = run.state
-        if state.run_id in self.partition.suspects:
+        if self.workflow_id in self.partition.suspects:
             raise Evicted
         if state.blocked is not None and self.maker.runtime.monotonic_s() < run.retry_at_s:
             return None
@@ -619,6 +657,7 @@ class _Builder:
             is_open=state.is_open,
             answers=self.answers,
             offsets=tuple(self.offsets),
+            settled=self.settled,
         )
         run.in_flight += 1
         self.made.drafts.append(draft)
@@ -656,6 +695,7 @@ HANDLE: dict[type[Any], Callable[[_Builder, Input], None]] = {
     Deadline: _Builder.on_deadline,
     DispatchOrder: _Builder.on_dispatch,
     LoseWorker: _Builder.on_lose_worker,
+    RefusedDelivery: _Builder.on_refused_delivery,
     Resume: _Builder.on_resume,
 }
 
@@ -725,6 +765,20 @@ def failed_instead(command: c.ActivityCommand, failure: Failure) -> c.FailActivi
         dispatch=command.dispatch,
         worker=command.worker,
         started_time_ms=command.started_time_ms,
+        failure=failure,
+    )
+
+
+def failed_report(task: ActivityTask, failure: Failure) -> c.FailActivity:
+    """The report of a failure that no worker saw."""
+    return c.FailActivity(
+        identity="engine",
+        workflow_id=task.workflow_id,
+        run_id=task.run_id,
+        activity_id=task.activity_id,
+        attempt=task.attempt,
+        dispatch=task.dispatch,
+        worker=task.worker,
         failure=failure,
     )
 

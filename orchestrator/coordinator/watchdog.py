@@ -37,8 +37,8 @@ class Watched(Protocol):
     """A run whose code is entered."""
 
     @property
-    def run_id(self) -> str:
-        """Which one."""
+    def workflow_id(self) -> str:
+        """Which one. Not its run id: a start that was not committed is decided again, with another one."""
 
     def evict(self) -> None:
         """Let the API refuse its code everything from now on. Called on the watchdog's thread."""
@@ -56,7 +56,7 @@ class Watchdog:
     """
 
     def __init__(self, on_hung: Callable[[str], None]) -> None:
-        """``on_hung`` is called once, on the watchdog's thread, with the run whose code cannot be evicted.
+        """``on_hung`` is called once, on the watchdog's thread, with the id whose code cannot be evicted.
 
         From then on the watched thread is given up: should it come back, it ends.
         """
@@ -109,7 +109,7 @@ class Watchdog:
                 return
 
     def _evict_if_overdue(self) -> str:
-        """Raise ``Evicted`` in an overdue activation; its run id if that has been of no use."""
+        """Raise ``Evicted`` in an overdue activation; its workflow id if that has been of no use."""
         run = self._run
         if run is None:
             return ""
@@ -121,7 +121,7 @@ class Watchdog:
         if took_s <= WALL_LIMIT_S or cpu_s - self._since_cpu_s <= CPU_LIMIT_S:
             return ""
         if took_s > WALL_LIMIT_S + ABANDON_AFTER_S:
-            return run.run_id
+            return run.workflow_id
         self._sent = True
         run.evict()
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._watched), ctypes.py_object(Evicted))

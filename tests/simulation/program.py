@@ -135,7 +135,8 @@ class Interpreter:
 
 
 async def _execute(name: str, number: int, **options: Any) -> int:
+    """An activity that nothing but its own end, or its worker's, can free: no short timeout helps it."""
     options.setdefault("retry_policy", RETRY)
     return await workflow.execute_activity(
-        name, number, start_to_close_timeout=60, result_type=int, **options
+        name, number, schedule_to_close_timeout=7_200, result_type=int, **options
     )

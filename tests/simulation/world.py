@@ -31,8 +31,10 @@ START_MS = 1_700_000_000_000
 class World:
     """The nodes, the log between them, and the clock. Every draw comes from the seed."""
 
-    def __init__(self, seed: int, *, faults: Faults | None = None) -> None:
+    def __init__(self, seed: int, *, points: tuple[str, ...] = STEP_POINTS) -> None:
+        """``points`` are those of a step at which coordinators crash."""
         self.seed = seed
+        self.points = points
         self.rng = Random(seed)
         self._now_ms = START_MS
         self._temporary = tempfile.TemporaryDirectory(prefix="simulation-")
@@ -41,7 +43,7 @@ class World:
             Random(self.rng.getrandbits(64)),
             self.now,
             partitions=PARTITIONS,
-            faults=faults if faults is not None else _draw_faults(self.rng),
+            faults=_draw_faults(self.rng),
         )
         self.max_runs = self.rng.choice([0, 0, 3, 10_000])
         self.visited: dict[str, int] = {}
@@ -138,7 +140,7 @@ class World:
         chance = rng.random()
         node = rng.choice(self.coordinators)
         if chance < 0.002 and node.process is not None:
-            node.runtime.armed = rng.choice(STEP_POINTS)
+            node.runtime.armed = rng.choice(self.points)
         elif chance < 0.0025:
             self.note(f"{node.name} is killed")
             node.die(wipe=rng.random() < 0.2)
@@ -217,11 +219,12 @@ class World:
                     raise checkers.Violation(f"{workflow_id} ended {state.status.value}: {program}")
             elif state.status.value != status:
                 raise checkers.Violation(f"{workflow_id} ended {state.status.value}, not {status}: {program}")
-            elif state.status is WorkflowStatus.COMPLETED and reply.result is not None:
-                if int(reply.result.data) != total:
-                    raise checkers.Violation(
-                        f"{workflow_id} gave {reply.result.data!r}, not {total}: {program}"
-                    )
+            elif state.status is WorkflowStatus.COMPLETED and _number(reply) != total:
+                raise checkers.Violation(f"{workflow_id} gave {reply.result}, not {total}: {program}")
+
+
+def _number(reply: Reply) -> int:
+    return int(reply.result.data) if reply.result is not None else -1
 
 
 def _draw_faults(rng: Random) -> Faults:

@@ -1,0 +1,138 @@
+"""Rules taken away one at a time: each must make some seed fail, or the checkers prove nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestrator.coordinator.coordinator import Coordinator
+from orchestrator.coordinator.ownership import Ownership, Phase
+from orchestrator.coordinator.partition import Partition
+from orchestrator.engine import activity
+from orchestrator.engine.validity import Validity
+from orchestrator.store import timers
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.worker.inbox import InboxRules
+
+
+def everything_is_valid(patch: Callable[..., None]) -> None:
+    """Late writes of former owners count."""
+    original = Validity.judge
+
+    def judge(self: Validity, record: Any) -> bool:
+        return original(self, record) or not hasattr(record, "nonce")
+
+    patch(Validity, "judge", judge)
+
+
+def the_mark_is_the_highest_offset(patch: Callable[..., None]) -> None:
+    """A turn's mark covers commands that only later turns decide."""
+
+    def marks(self: Coordinator, partition: Any, made: Any, offsets: list[int], late: list[int]) -> list[int]:
+        return [partition.next_command for _ in made.drafts]
+
+    patch(Coordinator, "_marks", marks)
+
+
+def state_is_dropped_under_a_living_claim(patch: Callable[..., None]) -> None:
+    """After an incident the owner goes on under its old claim, as if nothing was in flight."""
+
+    def incident(self: Ownership) -> None:
+        if self.phase is Phase.RUNNING:
+            self._flights.clear()
+            self._unacknowledged.clear()
+            self._log.seek("commands", self.partition, 0)
+        elif self.phase is Phase.CLAIMING:
+            self._claim()
+
+    patch(Ownership, "incident", incident)
+
+
+def workers_forget_deliveries(patch: Callable[..., None]) -> None:
+    """A worker does not remember what it was given."""
+    original = InboxRules.receive
+
+    def receive(self: InboxRules, batch: Any, **options: Any) -> Any:
+        self._unreported.clear()
+        return original(self, batch, **options)
+
+    patch(InboxRules, "receive", receive)
+
+
+def requests_are_forgotten(patch: Callable[..., None]) -> None:
+    """The store keeps no request ids."""
+    patch(PartitionStore, "request", lambda self, workflow_id, request_id: None)
+
+
+def nothing_is_sent_again(patch: Callable[..., None]) -> None:
+    """A new owner does not send what the old one may not have sent."""
+    patch(Coordinator, "_turns_between", lambda self, number, first, end: [])
+
+
+def timers_are_not_loaded(patch: Callable[..., None]) -> None:
+    """Deadlines of the store are not looked at after a restore."""
+    patch(timers.Deadlines, "_look_ahead", lambda self, now_ms: setattr(self, "_horizon_ms", 10**15))
+
+
+def any_attempt_is_accepted(patch: Callable[..., None]) -> None:
+    """A result is taken without looking at its attempt."""
+
+    def open_attempt(state: Any, command: Any) -> Any:
+        found = state.activities.get(command.activity_id)
+        return found if found is not None and found.phase is activity.DISPATCHED else None
+
+    patch(activity, "open_attempt", open_attempt)
+
+
+def release_before_the_read_back(patch: Callable[..., None]) -> None:
+    """Tasks leave when a turn is appended, before it is known to count."""
+    original = Partition.seal
+
+    def seal(self: Partition, draft: Any, marks: Any, sent_through: int) -> None:
+        original(self, draft, marks, sent_through)
+        entry = self.ownership.last_entry()
+        if entry.outgoing:
+            EARLY[self.number](self, -1, entry.outgoing)
+            entry.outgoing = []
+
+    EARLY: dict[int, Any] = {}
+    start = Coordinator.step
+
+    def step(self: Coordinator, timeout_s: float = 0.0) -> None:
+        for number in self.partitions:
+            EARLY[number] = self._send
+        start(self, timeout_s)
+
+    patch(Partition, "seal", seal)
+    patch(Coordinator, "step", step)
+
+
+MUTATIONS = (
+    everything_is_valid,
+    the_mark_is_the_highest_offset,
+    state_is_dropped_under_a_living_claim,
+    workers_forget_deliveries,
+    requests_are_forgotten,
+    nothing_is_sent_again,
+    timers_are_not_loaded,
+    any_attempt_is_accepted,
+    release_before_the_read_back,
+)
+
+
+@contextmanager
+def applied(mutation: Callable[[Callable[..., None]], None]) -> Iterator[None]:
+    """Take a rule away, and give it back."""
+    undo: list[tuple[Any, str, Any]] = []
+
+    def patch(owner: Any, name: str, replacement: Any) -> None:
+        undo.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, replacement)
+
+    mutation(patch)
+    try:
+        yield
+    finally:
+        for owner, name, original in reversed(undo):
+            setattr(owner, name, original)
