@@ -64,6 +64,11 @@ class SimulatedClientLog:
             feed.take(self._party.fetch(topic, partition, feed.position))
         return deliveries
 
+    def reconnect(self) -> None:
+        """Give up what was not acknowledged, as a client does whose connection is silent; it may still land."""
+        self._appender.abandon()
+        self._appender = self._party.appender(ordered=False)
+
     def die(self) -> None:
         """The process is gone, with all its memory; what is under way may still land."""
         self._party.die()

@@ -26,6 +26,9 @@ from tests.simulation.program import Interpreter, Program
 
 DEFINITIONS = {"Interpreter": definition_of(Interpreter)}
 
+SILENCE_MS = 10_000
+"""A connection that acknowledged nothing for so long is given up."""
+
 BEAT_ACK_S = 3.0
 """A beat that was not acknowledged by then counts as failed."""
 
@@ -147,6 +150,7 @@ class WorkerNode:
         self.running: dict[DeliveryKey, tuple[ActivityTask, int, int]] = {}
         self.unsent: list[tuple[DeliveryKey, Report, int]] = []
         self.beat_sent_s = 0.0
+        self.acknowledged_ms = 0
 
     def die(self) -> None:
         if self.alive:
@@ -166,6 +170,7 @@ class WorkerNode:
                 self.incarnation.sent()
             elif isinstance(delivery.token, tuple) and delivery.token[0] == "report":
                 _, key, worker = delivery.token
+                self.acknowledged_ms = now_ms
                 if worker == self.worker and delivery.outcome is Outcome.DELIVERED:
                     self.rules.reported(key)
                     self.unsent = [item for item in self.unsent if item[0] != key]
@@ -194,9 +199,10 @@ class WorkerNode:
         for task in verdict.canceled:
             self._report(key_of(task), self.reports.canceled(task, 0))
         for key in verdict.cancel:
-            task, started_ms, _ = self.running.pop(key)
-            self.rules.ended(key)
-            self._report(key, self.reports.canceled(task, started_ms))
+            if key in self.running:  # a cancellation may come twice
+                task, started_ms, _ = self.running.pop(key)
+                self.rules.ended(key)
+                self._report(key, self.reports.canceled(task, started_ms))
 
     def drain(self) -> None:
         self.draining = True
@@ -227,9 +233,14 @@ class WorkerNode:
         return self.reports.failed(task, started_ms, failure)
 
     def _report(self, key: DeliveryKey, report: Report) -> None:
+        if not self.unsent:
+            self.acknowledged_ms = self.world.now()
         self.unsent.append((key, report, 0))
 
     def _send(self, now_ms: int) -> None:
+        if self.unsent and now_ms - self.acknowledged_ms > SILENCE_MS:
+            self.log.reconnect()
+            self.acknowledged_ms = now_ms
         for place, (key, report, next_ms) in enumerate(self.unsent):
             if next_ms <= now_ms:
                 self.log.send(report, ("report", key, self.worker))
