@@ -368,13 +368,13 @@ class Coordinator:
             receipt = Receipt(partition.number, partition.ownership.nonce, sent, task)
             key = f"{task.run_id}/{task.activity_id}/{task.attempt}/{task.dispatch}".encode()
             headers = {WORKER_HEADER: task.worker.encode()}
-            self._outgoing.append(TASKS, out.inbox, key, avro.encode(task), headers, receipt)
+            self._outgoing.append(TASKS, out.inbox, key, avro.encode(task), headers=headers, token=receipt)
 
     def _answer(self, partition: Partition, answer: Answer, offset: int) -> None:
         reply = msgspec.structs.replace(answer.reply, partition=partition.number, offset=offset)
         headers = {CLIENT_HEADER: answer.reply_to.client_id.encode()}
         key = reply.request_id.encode()
-        self._outgoing.append(REPLIES, answer.reply_to.partition, key, avro.encode(reply), headers)
+        self._outgoing.append(REPLIES, answer.reply_to.partition, key, avro.encode(reply), headers=headers)
 
     # -------------------------------------------------------------------------------------- own
 
@@ -612,7 +612,7 @@ class Coordinator:
         """A command on the wrong partition is never decided there."""
         partition.held.add(record.offset)
         receipt = Receipt(partition.number, partition.ownership.nonce, forwarded=record)
-        self._outgoing.append(COMMANDS, home, record.key, avro.encode(command), None, receipt)
+        self._outgoing.append(COMMANDS, home, record.key, avro.encode(command), token=receipt)
 
     def _dead_letter(self, record: Record, reason: str, partition: Partition | None) -> None:
         log.warning("%s-%d at %d: %s", record.topic, record.partition, record.offset, reason)
@@ -630,7 +630,7 @@ class Coordinator:
             partition.held.add(record.offset)
             receipt = Receipt(partition.number, partition.ownership.nonce, letter=record.offset)
         key = f"{record.topic}-{record.partition}-{record.offset}".encode()
-        self._outgoing.append(DEAD_LETTERS, 0, key, avro.encode(letter), None, receipt)
+        self._outgoing.append(DEAD_LETTERS, 0, key, avro.encode(letter), token=receipt)
 
     def _dispatch_waiting(self, made_by: dict[int, Made], now_ms: int) -> None:
         running = [number for number, found in self.partitions.items() if found.ownership.running]

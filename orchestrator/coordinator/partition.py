@@ -72,7 +72,7 @@ class Partition:
         suspects: frozenset[str] = frozenset(),
         max_runs: int = MAX_RUNS_IN_MEMORY,
     ) -> None:
-        """``store`` stands where its checkpoint says; the code of the workflow ids ``suspects`` is not entered."""
+        """``store`` stands where its checkpoint says; the code of the ids ``suspects`` is not entered."""
         self.number = number
         self.ownership = ownership
         self.store = store

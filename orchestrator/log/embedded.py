@@ -189,6 +189,7 @@ class EmbeddedAppender:
         partition: int,
         key: bytes,
         value: bytes | None,
+        *,
         headers: Mapping[str, bytes] | None = None,
         token: Any = None,
     ) -> None:

@@ -86,6 +86,7 @@ class Appender(Protocol):
         partition: int,
         key: bytes,
         value: bytes | None,
+        *,
         headers: Mapping[str, bytes] | None = None,
         token: Any = None,
     ) -> None:

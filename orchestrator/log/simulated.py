@@ -263,6 +263,7 @@ class SimulatedAppender:
         partition: int,
         key: bytes,
         value: bytes | None,
+        *,
         headers: Mapping[str, bytes] | None = None,
         token: Any = None,
     ) -> None:

@@ -65,7 +65,7 @@ class SimulatedClientLog:
         return deliveries
 
     def reconnect(self) -> None:
-        """Give up what was not acknowledged, as a client does whose connection is silent; it may still land."""
+        """Give up what was not acknowledged, as a client does whose connection is silent."""
         self._appender.abandon()
         self._appender = self._party.appender(ordered=False)
 

@@ -67,11 +67,9 @@ class Deadlines:
         if self._horizon_ms >= now_ms + HORIZON_MS // 2:
             return
         until_ms = now_ms + HORIZON_MS
-        loaded = 0
-        for key, entry in self._store.deadlines(self._resume, until_ms):
+        for loaded, (key, entry) in enumerate(self._store.deadlines(self._resume, until_ms), start=1):
             self._push(entry.workflow_id, entry.run_id, entry.deadline)
             self._resume = key + b"\0"
-            loaded += 1
             if loaded == LOAD_LIMIT:
                 self._horizon_ms = entry.deadline.at_ms
                 return

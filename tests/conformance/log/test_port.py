@@ -63,7 +63,7 @@ class TestAppending:
         member = harness.member()
         appender = member.appender(ordered=False)
         member.seek("history", 0, 0)
-        appender.append("history", 0, b"full", b"\x00v", {"a": b"1", "b": b""})
+        appender.append("history", 0, b"full", b"\x00v", headers={"a": b"1", "b": b""})
         appender.append("history", 0, b"empty", b"")
         appender.append("history", 0, b"", None)
         seen = harness.poll(member, until=read(3))

@@ -49,12 +49,14 @@ class World:
 
     def task(self, partition: int, worker: str, number: int = 1) -> None:
         task = CancelTask(worker=worker, run_id="r", activity_id=number, attempt=1, dispatch=1)
-        self.appender.append("tasks", partition, b"r", avro.encode(task), {"worker": worker.encode()})
+        self.appender.append("tasks", partition, b"r", avro.encode(task), headers={"worker": worker.encode()})
         self.member.poll(0)
 
     def reply(self, partition: int, client: str, request_id: str) -> None:
         reply = Reply(client_id=client, request_id=request_id)
-        self.appender.append("replies", partition, b"", avro.encode(reply), {"client": client.encode()})
+        self.appender.append(
+            "replies", partition, b"", avro.encode(reply), headers={"client": client.encode()}
+        )
         self.member.poll(0)
 
 
@@ -71,9 +73,9 @@ def signal(workflow_id: str = "w", size: int = 10) -> SignalWorkflow:
     return SignalWorkflow(workflow_id=workflow_id, signal_name="s", input=(Payload(data=b"x" * size),))
 
 
-def beat(number: int, worker: str = "w") -> WorkerBeat:
+def beat(number: int) -> WorkerBeat:
     return WorkerBeat(
-        worker=worker,
+        worker="w",
         identity="",
         task_queues=("q",),
         slots=1,
@@ -98,7 +100,7 @@ class TestSending:
 
     async def test_sends_wait_for_durability_and_share_a_sync(self, world: World) -> None:
         world.faults.gate.clear()
-        sends = [asyncio.create_task(world.port.send(signal())) for _ in range(10)]
+        sends = [asyncio.ensure_future(world.port.send(signal())) for _ in range(10)]
         done, _ = await asyncio.wait(sends, timeout=0.05)
         assert not done
         world.faults.gate.set()
@@ -126,19 +128,18 @@ class TestSending:
     ) -> None:
         monkeypatch.setattr(embedded_aio, "MAX_BACKLOG", 3)
         world.faults.gate.clear()
-        sends = [asyncio.create_task(world.port.send(signal())) for _ in range(20)]
+        sends = [asyncio.ensure_future(world.port.send(signal())) for _ in range(20)]
         await asyncio.sleep(0)
         world.faults.gate.set()
         outcomes = await asyncio.gather(*sends, return_exceptions=True)
         turned_away = [outcome for outcome in outcomes if isinstance(outcome, Unavailable)]
-        assert turned_away
-        assert None in outcomes
+        assert 0 < len(turned_away) < len(outcomes)
         assert "wait for the disk already" in str(turned_away[0])
 
     async def test_a_cancelled_send_harms_nobody(self, world: World) -> None:
         world.faults.gate.clear()
-        cancelled = asyncio.create_task(world.port.send(signal()))
-        other = asyncio.create_task(world.port.send(signal()))
+        cancelled = asyncio.ensure_future(world.port.send(signal()))
+        other = asyncio.ensure_future(world.port.send(signal()))
         await asyncio.sleep(0)
         cancelled.cancel()
         world.faults.gate.set()
@@ -187,7 +188,9 @@ class TestReading:
         first, second = await world.port.open_replies("c1"), await world.port.open_replies("c2")
         for n in range(2_500):  # more than one slice of reading
             reply = Reply(client_id="c1", request_id=str(n))
-            world.appender.append("replies", first.partition, b"", avro.encode(reply), {"client": b"c1"})
+            world.appender.append(
+                "replies", first.partition, b"", avro.encode(reply), headers={"client": b"c1"}
+            )
         world.member.poll(0)
         world.reply(second.partition, "c2", "mine")
         replies: list[Reply] = []
@@ -223,7 +226,7 @@ class TestClosing:
         inbox = await world.port.open_inbox("w")
         waiting = asyncio.create_task(inbox.next(SOON_S))
         world.faults.gate.clear()
-        sending = asyncio.create_task(world.port.send(signal()))
+        sending = asyncio.ensure_future(world.port.send(signal()))
         await asyncio.sleep(0)
         await world.port.close()
         await world.port.close()

@@ -47,7 +47,7 @@ def test_one_process_cannot_hold_it_twice(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be used: .*choose a folder"):
+    with pytest.raises(ConfigError, match=r"cannot be used: .*choose a folder"):
         FolderLock(tmp_path / "file")
 
 
