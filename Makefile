@@ -22,7 +22,7 @@ demo: $(INSTALLED)  ## run business processes, kill the engine under them, and s
 	@$(BIN)/orchestrator demo
 
 test: $(INSTALLED)  ## run all tests; TESTS="tests/unit -k retry" runs some
-	@$(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist worksteal
+	@$(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist loadgroup --max-worker-restart 1
 
 check: $(INSTALLED)  ## format, lint, types and layers: everything that can be said without running
 	@$(BIN)/ruff format --check --quiet . || { echo 'not formatted; run: make format'; exit 1; }

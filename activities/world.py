@@ -107,7 +107,7 @@ def here() -> World:
     )
 
 
-async def work(takes_s: float = WORK_S) -> None:
+async def work(takes_s: float | None = None) -> None:
     """Begin the running activity, which leaves a line in the ledger, and take some time."""
     about = activity.info()
     here().note(
@@ -121,7 +121,7 @@ async def work(takes_s: float = WORK_S) -> None:
             time_ms=_now_ms(),
         )
     )
-    await asyncio.sleep(takes_s)
+    await asyncio.sleep(WORK_S if takes_s is None else takes_s)
 
 
 def is_first_execution() -> bool:

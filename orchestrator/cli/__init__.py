@@ -1,13 +1,15 @@
 """The command ``orchestrator``.
 
 Commands are registered by name, as ``"module:function"``, and imported when they are called: ``--help``
-imports none of them. To add one, add a line to :func:`make_app` or to the module of its group.
+imports none of them. To add one, add an entry to one of the tables below; the text is
+its help, and its first line stands in the list of commands.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,20 +20,53 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 4 no such workflow, type, signal or 
 5 the workflow itself did not complete, 124 the wait timed out, 130 interrupted."""
 
 _COMMANDS = {
-    "dev": ("orchestrator.cli.dev:dev", "Run everything in one process, for development."),
-    "demo": ("orchestrator.demo.command:demo", "Watch business processes survive a kill -9."),
+    "dev": (
+        "orchestrator.cli.dev:dev",
+        """Run everything in one process: engine, worker and HTTP API, with all data in one folder.
+
+        Imports the modules from the current directory and runs the workflows and activities in them. Stop
+        it with Ctrl-C; everything goes on where it was at the next start, after a kill -9 too.
+
+        Example: orchestrator dev workflows activities""",
+    ),
+    "demo": (
+        "orchestrator.demo.command:demo",
+        """Watch business processes survive a kill -9.
+
+        Example: orchestrator demo --serve""",
+    ),
 }
 
 _WORKFLOW_COMMANDS = {
-    "start": "Start a workflow.",
-    "result": "Wait for a workflow and print its result.",
-    "signal": "Send a signal to a workflow.",
-    "query": "Ask a workflow something, without changing it.",
-    "cancel": "Ask workflows to cancel themselves.",
-    "terminate": "Close workflows at once.",
-    "describe": "Show one run as it stands.",
-    "show": "Show the history of one run.",
-    "list": "List runs, newest start first.",
+    "start": """Start a workflow; returns when its start is durable.
+
+        Example: orchestrator workflow start Order --id order-17 --input '"o-17"' --input 4200""",
+    "result": """Wait until a workflow is closed and print its result as JSON; exits with 5 if it failed.
+
+        Example: orchestrator workflow result order-17 --timeout 60""",
+    "signal": """Send a signal to a workflow; returns when it is durable.
+
+        Example: orchestrator workflow signal order-17 approve --input '"Ann"'""",
+    "query": """Ask a workflow something, without changing it, and print the answer.
+
+        Example: orchestrator workflow query order-17 status""",
+    "cancel": """Ask workflows to cancel themselves; their code may clean up first. '-' reads ids from stdin.
+
+        Example: orchestrator workflow cancel order-17 --reason "ordered by mistake"
+        """,
+    "terminate": """Close workflows at once; their code hears nothing of it. '-' reads ids from stdin.
+
+        Example: orchestrator workflow terminate order-17 --reason "ordered by mistake"
+        """,
+    "describe": """Show one run as it stands: input, result, what it waits for, what failed.
+
+        Example: orchestrator workflow describe order-17""",
+    "show": """Show the history of one run; '-o json' is the export format, which replays read.
+
+        Example: orchestrator workflow show order-17 -o json > order-17.json""",
+    "list": """List runs, newest start first.
+
+        Example: orchestrator workflow list --status Failed --type Order --limit 20""",
 }
 
 
@@ -49,10 +84,10 @@ def make_app() -> App:
         **common,
     )
     for name, (place, about) in _COMMANDS.items():
-        app.command(place, name=name, help=about, **common)
+        app.command(place, name=name, help=cleandoc(about), **common)
     workflow = App(name="workflow", help="Start, ask, change and look at workflows.", **common)
     for name, about in _WORKFLOW_COMMANDS.items():
-        workflow.command(f"orchestrator.cli.workflow:{name}_", name=name, help=about, **common)
+        workflow.command(f"orchestrator.cli.workflow:{name}_", name=name, help=cleandoc(about), **common)
     app.command(workflow)
     return app
 

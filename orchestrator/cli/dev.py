@@ -43,12 +43,7 @@ def dev(
     slots: int = config.SLOTS,
     log_level: Literal["debug", "info", "warning", "error"] = "info",
 ) -> int:
-    """Run everything in one process: engine, worker and HTTP API, with all data in one folder.
-
-    Imports the modules from the current directory and runs the workflows and activities in them.
-    Stop it with Ctrl-C; everything goes on where it was at the next start, after a kill -9 too.
-
-    Example: orchestrator dev workflows activities
+    """Run until a signal comes, or something breaks; ends the process.
 
     Parameters
     ----------

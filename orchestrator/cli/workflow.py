@@ -66,10 +66,7 @@ def start_(
     output_: Output = "table",
     where: Where | None = None,
 ) -> None:
-    """Start a workflow; returns when its start is durable.
-
-    Example: orchestrator workflow start Order --id order-17 --input '"o-17"' --input 4200
-    """
+    """Start a workflow; returns when its start is durable."""
     body = {
         "type": type,
         "id": id,
@@ -93,10 +90,7 @@ def result_(
     output_: Output = "table",
     where: Where | None = None,
 ) -> int:
-    """Wait until a workflow is closed and print its result as JSON; exits with 5 if it did not complete.
-
-    Example: orchestrator workflow result order-17 --timeout 60
-    """
+    """Wait until a workflow is closed and print its result as JSON; exits with 5 if it did not complete."""
     deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
     with _engine(where) as engine:
         while True:
@@ -134,10 +128,7 @@ def signal_(
     run_id: RunId = "",
     where: Where | None = None,
 ) -> None:
-    """Send a signal to a workflow; returns when it is durable.
-
-    Example: orchestrator workflow signal order-17 approve --input '"Ann"'
-    """
+    """Send a signal to a workflow; returns when it is durable."""
     with _engine(where) as engine:
         body = {"input": _arguments(input, input_file), "run_id": run_id}
         engine.post("workflows", id, "signals", name, body=body)
@@ -155,10 +146,7 @@ def query_(
     output_: Output = "table",
     where: Where | None = None,
 ) -> None:
-    """Ask a workflow something and print the answer, a text as it is, anything else as JSON.
-
-    Example: orchestrator workflow query order-17 status
-    """
+    """Ask a workflow something and print the answer, a text as it is, anything else as JSON."""
     with _engine(where) as engine:
         body = {"input": _arguments(input, input_file), "run_id": run_id}
         answer = engine.post("workflows", id, "queries", name, body=body)["result"]
@@ -179,10 +167,7 @@ def cancel_(
     run_id: RunId = "",
     where: Where | None = None,
 ) -> None:
-    """Ask workflows to cancel themselves; their code may clean up first. '-' reads ids from stdin.
-
-    Example: orchestrator workflow list --status Running -o ids | orchestrator workflow cancel -
-    """
+    """Ask workflows to cancel themselves; their code may clean up first. '-' reads ids from stdin."""
     _close(ids, "cancel", {"reason": reason, "run_id": run_id}, where)
 
 
@@ -194,20 +179,14 @@ def terminate_(
     run_id: RunId = "",
     where: Where | None = None,
 ) -> None:
-    """Close workflows at once; their code hears nothing of it. '-' reads ids from stdin.
-
-    Example: orchestrator workflow terminate order-17 --reason "ordered by mistake"
-    """
+    """Close workflows at once; their code hears nothing of it. '-' reads ids from stdin."""
     _close(ids, "terminate", {"reason": reason, "run_id": run_id}, where)
 
 
 def describe_(
     id: Id, /, *, run_id: RunId = "", output_: Output = "table", where: Where | None = None
 ) -> None:
-    """Show one run as it stands: input, result, what it waits for, what failed.
-
-    Example: orchestrator workflow describe order-17
-    """
+    """Show one run as it stands: input, result, what it waits for, what failed."""
     with _engine(where) as engine:
         found = msgspec.json.decode(engine.get("workflows", id, run_id=run_id))
     printers = {
@@ -221,10 +200,7 @@ def describe_(
 
 def show_(id: Id, /, *, run_id: RunId = "", output_: Output = "table", where: Where | None = None) -> None:
     """Show the history of one run. '-o json' is the export format, which replays read; 'jsonl' is one
-    turn per line.
-
-    Example: orchestrator workflow show order-17 -o json > order-17.json
-    """
+    turn per line."""
     with _engine(where) as engine:
         whole = histories.read_history(engine, id, run_id)
     printers = {
@@ -245,10 +221,7 @@ def list_(
     output_: Output = "table",
     where: Where | None = None,
 ) -> None:
-    """List runs, newest start first.
-
-    Example: orchestrator workflow list --status Failed --type Order --limit 20
-    """
+    """List runs, newest start first."""
     with _engine(where) as engine:
         filters = {"status": status, "type": type, "id_prefix": id_prefix}
         rows = list(_rows(engine, filters, limit or sys.maxsize))

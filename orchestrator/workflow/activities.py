@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from orchestrator.codec import failures
@@ -26,22 +25,23 @@ Actions = dict[tuple[type, int], Action]
 
 
 class Activities:
-    """Started activities by number, from 1. What the code cancelled and no longer awaits is forgotten."""
+    """Started activities by number, from 1. What the code cancelled and no longer awaits is forgotten.
 
-    __slots__ = ("_actions", "_converter", "_fail", "_handles", "_last", "_loop")
+    A fact about an activity that the code never asked for raises ``NotDeterministic``.
+    """
+
+    __slots__ = ("_actions", "_converter", "_handles", "_last", "_loop")
 
     def __init__(
         self,
         loop: WorkflowLoop,
         actions: Actions,
         converter: PayloadConverter,
-        fail: Callable[[BaseException], None],
     ) -> None:
-        """What is asked for goes into ``actions``; ``fail`` is told of a fact about what never was."""
+        """What is asked for goes into ``actions``."""
         self._loop = loop
         self._actions = actions
         self._converter = converter
-        self._fail = fail
         self._handles: dict[int, ActivityHandle[Any]] = {}
         self._last = 0
 
@@ -109,7 +109,7 @@ class Activities:
     def _take(self, activity_id: int) -> ActivityHandle[Any] | None:
         """The handle that waits for a closed activity; None if the code cancelled it and went on."""
         if activity_id > self._last:
-            self._fail(never_asked("activity", activity_id, self._last))
+            raise never_asked("activity", activity_id, self._last)
         return self._handles.pop(activity_id, None)
 
     def _cancel(self, handle: ActivityHandle[Any]) -> bool:

@@ -21,6 +21,7 @@ from orchestrator.codec.payloads import PayloadConverter
 from orchestrator.errors import (
     ApplicationError,
     DefinitionError,
+    NotDeterministic,
     PayloadError,
     QueryFailed,
     UnknownName,
@@ -144,7 +145,7 @@ class Instance:
         self._main: asyncio.Task[None] | None = None
         self._object: Any = None
         self._actions: Actions = {}
-        self.activities = Activities(self._loop, self._actions, converter, self._fail)
+        self.activities = Activities(self._loop, self._actions, converter)
         self.signals = Signals(definition)
         self._last_timer = 0
         self._conditions: dict[asyncio.Future[None], tuple[Callable[[], bool], contextvars.Context]] = {}
@@ -175,8 +176,11 @@ class Instance:
         self.history_events = history_events
         self._unusable = "its last activation did not end"
         with self._loop.activation():
-            for fact in facts:
-                _APPLY[type(fact)](self, fact)
+            try:
+                for fact in facts:
+                    _APPLY[type(fact)](self, fact)
+            except NotDeterministic as error:
+                self._fail(error)
             if self._main is None:
                 self._start()
             self._run_until_idle()
@@ -230,10 +234,11 @@ class Instance:
         loop = self._loop
         loop.mode = Mode.EVICTED
         self._unusable = "it was closed"
-        with loop.activation():
-            for task in list(loop.tasks):
-                close_coroutine(task.get_coro())
-            loop.drop()
+        if loop.tasks or loop.has_ready():  # not so after the end of a run, as a rule
+            with loop.activation():
+                for task in list(loop.tasks):
+                    close_coroutine(task.get_coro())
+        loop.drop()
         self._actions.clear()
         self._conditions.clear()
         self.activities.forget()
@@ -469,7 +474,7 @@ class Instance:
 
     def _apply_timer_fired(self, fact: TimerFired) -> None:
         if fact.timer_id > self._last_timer:
-            self._fail(never_asked("timer", fact.timer_id, self._last_timer))
+            raise never_asked("timer", fact.timer_id, self._last_timer)
         self._loop.fire(fact.timer_id)
 
 

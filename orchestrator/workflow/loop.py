@@ -61,6 +61,25 @@ class Host(Protocol):
         """Something went wrong that no code waits for: to be logged."""
 
 
+class _Nobody:
+    """The host of a loop whose instance was dropped: what still happens there does not count."""
+
+    def start_timer(self, delay_ms: int, summary: str) -> int:
+        return 0
+
+    def cancel_timer(self, timer_id: int) -> None:
+        pass
+
+    def callback_failed(self, error: BaseException) -> None:
+        pass
+
+    def report(self, message: str, error: BaseException | None) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
 class Task(asyncio.Task[ResultT]):
     """A task that knows its place among the futures of its loop; see ``ordered``."""
 
@@ -221,7 +240,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self._ready.append(handle)
 
     def drop(self) -> None:
-        """Forget everything that is scheduled."""
+        """Forget everything that is scheduled, and the host.
+
+        Host and loop know each other; left so, each run would wait for the garbage collector, which costs
+        as much as running its code did.
+        """
+        self.host = _NOBODY
         self._halted = True
         self._ready.clear()
         self._timers.clear()
@@ -320,10 +344,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Asyncio tells of an error that nobody retrieved.
 
-        Without an exception it tells of tasks that were dropped with their instance, which is no error.
+        Without an exception, or with ``Evicted``, it tells of tasks that were dropped with their instance,
+        which is no error.
         """
         error = context.get("exception")
-        if error is not None:
+        if error is not None and not isinstance(error, Evicted):
             self.host.report(str(context.get("message", "error in a callback")), error)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:

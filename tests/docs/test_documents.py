@@ -1,7 +1,7 @@
 """Every code block of every document runs, in order, in a folder of the document's own.
 
-`orchestrator dev` goes on in the background until the document ends, as in a terminal of its own; the
-port 7350 of the documents is a free one here.
+`orchestrator dev` goes on in the background, as in a terminal of its own, until it is started anew or the
+document ends. The port 7350 of the documents is a free one here.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrator import config
 from tests.docs.blocks import RUN, Block, Command, blocks, commands
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,8 +33,10 @@ COMMAND_S = 60.0
 NOT_RUN = 8
 """Blocks that are left out, in all documents together: each is a promise that nobody holds us to."""
 
-_SERVER = re.compile(r"orchestrator dev\b")
-_PORT = "7350"
+_GOES_ON = re.compile(r"orchestrator dev |python worker\.py$")
+"""What a reader leaves running in a terminal of its own."""
+
+_PORT = str(config.PORT)
 _TICK_S = 0.02
 
 
@@ -43,18 +48,22 @@ class Terminal:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = str(probe.getsockname()[1])
-        self.servers: list[subprocess.Popen[str]] = []
+        self.engine: subprocess.Popen[bytes] | None = None
+        self.others: list[subprocess.Popen[bytes]] = []
         self.environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "NO_COLOR": "1",
             "COLUMNS": "160",
             "PYTHONPATH": "",
+            config.ADDRESS_VARIABLE: f"http://{config.HOST}:{self.port}",
         }
 
     def run(self, block: Block) -> None:
         """Run a block; raises AssertionError with all output if that fails."""
         if block.language == "python" and block.title:
-            (self.folder / block.title).write_text(self.local(block.text), encoding="utf-8")
+            file = self.folder / block.title
+            file.write_text(self.local(block.text), encoding="utf-8")
+            self.finish([sys.executable, "-W", "error", "-m", "compileall", "-q", file.name], block.line)
         elif block.language == "python":
             self.finish([sys.executable, "-W", "error", "-"], block.line, stdin=self.local(block.text))
         elif block.language == "bash":
@@ -65,8 +74,8 @@ class Terminal:
 
     def type(self, command: Command) -> None:
         """Run a line of a console, and hold its output against what the document shows."""
-        if _SERVER.search(command.text):
-            self.serve(command)
+        if _GOES_ON.match(command.text):
+            self.leave_running(command)
             return
         output = self.finish(["bash", "-c", self.local(command.text)], command.line)
         shown = self.local(command.shown)
@@ -77,29 +86,42 @@ class Terminal:
 
     def finish(self, command: list[str], line: int, stdin: str = "") -> str:
         """Run a command to its end; returns what it printed on stdout."""
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=COMMAND_S, cwd=self.folder,
-            env=self.environment, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"line {line}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        process = self.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            output, errors = process.communicate(stdin.encode(), COMMAND_S)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            pytest.fail(f"line {line}: {command[-1]} did not end within {COMMAND_S:g} s")
+        text = output.decode()
+        assert process.returncode == 0, (
+            f"line {line}: exit code {process.returncode}\n{text}{errors.decode()}"
+        )
+        return text
 
-    def serve(self, command: Command) -> None:
-        """Start a server and wait until it answers."""
-        text = command.text if "--port" in command.text else f"{command.text} --port {_PORT}"
-        with (self.folder / f"server-{len(self.servers)}.log").open("w+") as output:
-            server = subprocess.Popen(
-                ["bash", "-c", f"exec {self.local(text)}"],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True, cwd=self.folder,
-                env=self.environment,
-            )  # fmt: skip
-            self.servers.append(server)
-            deadline = time.monotonic() + COMMAND_S
-            while not self.answers():
-                ended = _wait(server, _TICK_S)
-                if ended or time.monotonic() > deadline:
-                    output.seek(0)
-                    pytest.fail(f"line {command.line}: $ {command.text}\n{output.read()}")
+    def start(self, command: list[str], **files: Any) -> subprocess.Popen[bytes]:
+        """Start a command, as the leader of a group that can be ended as a whole."""
+        return subprocess.Popen(
+            command, **files, cwd=self.folder, env=self.environment, start_new_session=True
+        )
+
+    def leave_running(self, command: Command) -> None:
+        """Start a command, and if it is the engine, wait until it answers; it replaces an earlier engine."""
+        is_engine = "orchestrator dev" in command.text
+        if is_engine:
+            self.stop_engine()
+        text = f"{command.text} --port {_PORT}" if is_engine else command.text
+        log = self.folder / f"line-{command.line}.log"
+        with log.open("w") as output:
+            line = ["bash", "-c", f"exec {self.local(text)}"]
+            process = self.start(line, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        if not is_engine:
+            self.others.append(process)
+            return
+        self.engine = process
+        deadline = time.monotonic() + COMMAND_S
+        while not self.answers():
+            if _ended(process, _TICK_S) or time.monotonic() > deadline:
+                pytest.fail(f"line {command.line}: $ {command.text}\n{log.read_text()}")
 
     def answers(self) -> bool:
         """Whether somebody listens on the port."""
@@ -110,19 +132,32 @@ class Terminal:
         """The text with this terminal's port."""
         return text.replace(_PORT, self.port)
 
+    def stop_engine(self) -> None:
+        """Stop the engine, if there is one, as Ctrl-C or a service manager would; it must end cleanly."""
+        engine, self.engine = self.engine, None
+        if engine is None:
+            return
+        engine.send_signal(signal.SIGTERM)
+        ended = _ended(engine, COMMAND_S)
+        _kill(engine)
+        assert ended, "the engine did not end on SIGTERM"
+        assert engine.returncode == 0, f"the engine ended with {engine.returncode} on SIGTERM"
+
     def close(self) -> None:
-        """End the servers; each must end cleanly."""
-        for server in self.servers:
-            server.send_signal(signal.SIGTERM)
-        ended = [_wait(server, COMMAND_S) for server in self.servers]
-        for server in self.servers:
-            server.kill()
-        codes = [server.returncode for server in self.servers]
-        assert all(ended), f"servers did not end on SIGTERM, and were killed: {codes}"
-        assert not any(codes), f"servers ended with {codes} on SIGTERM, not with 0"
+        """End what was left running."""
+        for process in self.others:
+            _kill(process)
+        self.stop_engine()
 
 
-def _wait(process: subprocess.Popen[str], seconds: float) -> bool:
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a command and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:

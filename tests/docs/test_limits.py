@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-_ROW = re.compile(r"^\| `(?P<module>orchestrator[\w.]+)\.(?P<name>[A-Z_]+)` \| (?P<value>[\d.,]+) \|", re.MULTILINE)
+_ROW = re.compile(
+    r"^\| `(?P<module>orchestrator[\w.]+)\.(?P<name>[A-Z_]+)` \| (?P<value>[\d.,]+) \|", re.MULTILINE
+)
 ROWS = _ROW.findall((ROOT / "docs/semantics.md").read_text())
 
 

@@ -47,11 +47,11 @@ class Greeting:
         return await workflow.execute_activity(greet, name, start_to_close_timeout=10)
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
 
 
 def run(*command: str | Path, cwd: Path, timeout_s: float = COMMAND_S) -> str:
-    """Run a command to its end; returns its stdout. PYTHONPATH and the like of this process are not for it."""
+    """Run a command to its end; returns its stdout. PYTHONPATH and the like are not passed on to it."""
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -186,5 +186,5 @@ def test_the_package_comes_from_the_wheel_alone(python: Path, tmp_path: Path) ->
 def test_a_user_s_modules_run_on_the_installed_package(python: Path, project: Path, address: str) -> None:
     tool = python.parent / "orchestrator"
     place = ["--address", address]
-    run(tool, "workflow", "start", "Greeting", '"Ada"', "--id", "g-1", *place, cwd=project)
+    run(tool, "workflow", "start", "Greeting", "--id", "g-1", "--input", '"Ada"', *place, cwd=project)
     assert "Hello, Ada!" in run(tool, "workflow", "result", "g-1", *place, cwd=project)

@@ -49,11 +49,22 @@ def test_a_workflow_is_known_by_its_run_method_its_class_or_its_name() -> None:
     assert workflow_called("anything", 17) == Called("anything", None)
 
 
-def test_a_class_inside_a_function_is_passed_itself() -> None:
+def test_a_class_inside_a_function_is_known_by_its_entry() -> None:
     local = local_workflow()
-    assert workflow_called(local, 0) == Called("Local", int)
-    with pytest.raises(DefinitionError, match="pass the class itself"):
-        workflow_called(local.run, 0)
+    assert workflow_called(local.run, 0) == workflow_called(local, 0) == Called("Local", int)
+
+
+def test_an_entry_that_local_classes_share_is_ambiguous() -> None:
+    local = local_workflow()
+
+    @workflow.defn
+    class Heir(local):  # type: ignore[misc]
+        pass
+
+    assert workflow_called(Heir, 0) == Called("Heir", int)
+    for cls in (local, Heir):
+        with pytest.raises(DefinitionError, match="pass the class itself"):
+            workflow_called(cls.run, 0)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,11 @@ import random
 import secrets
 import socket
 import subprocess
-import sys
 import threading
 import time
 import types
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -92,11 +90,7 @@ def test_clocks_go_on_outside(name: str) -> None:
 
 
 def test_utcnow_is_naive() -> None:
-    expected = (
-        pytest.warns(DeprecationWarning, match="utcnow") if sys.version_info >= (3, 12) else nullcontext()
-    )
-    with expected:
-        answer = inside(lambda: datetime.datetime.utcnow())
+    answer = inside(lambda: datetime.datetime.utcnow())
     assert answer == datetime.datetime.fromtimestamp(NOW_S, datetime.UTC).replace(tzinfo=None)
 
 

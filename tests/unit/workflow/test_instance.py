@@ -226,7 +226,7 @@ def test_an_exception_in_init_follows_the_rule_of_run() -> None:
 # --- signals ---
 
 
-@workflow.defn
+@workflow.defn(dynamic_signals=True)
 class Signals:
     def __init__(self) -> None:
         self.got: list[str] = []

@@ -1,0 +1,193 @@
+"""The command line against a running engine: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from orchestrator.protocol.views import History
+from tests.e2e.dev_process import Dev, command, write_modules
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    write_modules(folder)
+    (folder / "broken.py").write_text("import activities\n\nactivities.missing\n")
+    (folder / "exits.py").write_text("raise SystemExit('go away')\n")
+    (folder / "empty.py").write_text("")
+    (folder / "twice.py").write_text(
+        "from orchestrator import workflow\n@workflow.defn(name='Greeting')\nclass Other:\n"
+        "    @workflow.run\n    async def run(self): ...\n"
+    )
+    (folder / "no-list.json").write_text("{}")
+    (folder / "large.json").write_text(json.dumps(["x" * 300_000]))
+    (folder / "file").write_text("")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dev(folder: Path) -> Iterator[Dev]:
+    running = Dev(folder)
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, dev: Dev) -> object:
+    def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return command(*arguments, folder=folder, address=dev.address, stdin=stdin)
+
+    return run
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_workflow_from_start_to_history(run) -> None:  # type: ignore[no-untyped-def]
+    started = ok(run("workflow", "start", "Greeting", "--id", "w", "-i", '"Ann"', "-i", "1", "-o", "json"))
+    run_id = json.loads(started)[0]["run_id"]
+    assert run("workflow", "result", "w", "--timeout", "0").returncode == 124
+    assert "greet" in ok(run("workflow", "describe", "w")) or "Running" in ok(
+        run("workflow", "describe", "w")
+    )
+    assert ok(run("workflow", "query", "w", "count")) == "0\n"
+    ok(run("workflow", "signal", "w", "add", "--input", '"Bob"'))
+    assert ok(run("workflow", "result", "w")) == '"hello Ann and Bob"\n'
+    assert json.loads(ok(run("workflow", "result", "w", "-o", "json")))["run_id"] == run_id
+
+    described = json.loads(ok(run("workflow", "describe", "w", "-o", "json")))
+    assert described["row"]["status"] == "Completed"
+    assert described["result"] == "hello Ann and Bob"
+    exported = ok(run("workflow", "show", "w", "-o", "json"))
+    history = msgspec.json.decode(exported, type=History)
+    assert history.run_id == run_id
+    assert len(ok(run("workflow", "show", "w", "-o", "jsonl")).splitlines()) == len(history.turns)
+    shown = ok(run("workflow", "show", "w")).splitlines()
+    assert len(shown) == 1 + described["row"]["history_events"]
+    assert "WorkflowStarted" in shown[1]
+    assert 'input=["Ann", 1]' in shown[1]
+
+
+def test_lists_in_every_format(run) -> None:  # type: ignore[no-untyped-def]
+    long_id = "list-" + "x" * 200
+    ids = ["list-2", "list-1", long_id]
+    for id in reversed(ids):
+        ok(run("workflow", "start", "Greeting", "--id", id, "--input-file", "-", stdin='["bad"]'))
+        assert run("workflow", "result", id).returncode == 5
+
+    def listed(*arguments: str) -> str:
+        return ok(run("workflow", "list", "--id-prefix", "list-", *arguments))
+
+    assert listed("-o", "ids").splitlines() == ids
+    assert [row["workflow_id"] for row in json.loads(listed("-o", "json"))] == ids
+    assert [json.loads(line)["status"] for line in listed("-o", "jsonl").splitlines()] == ["Failed"] * 3
+    table = listed().splitlines()
+    assert table[0].split()[:2] == ["STATUS", "TYPE"]
+    assert long_id in table[3], "nothing is cut off when stdout is no terminal"
+    assert "no such person" in table[1]
+    assert listed("--limit", "1", "-o", "ids").splitlines() == ids[:1]
+    assert listed("--status", "Running", "-o", "ids") == ""
+    assert "\x1b" not in listed()
+
+
+def test_ids_are_read_from_stdin(run) -> None:  # type: ignore[no-untyped-def]
+    for id in ("stop-1", "stop-2"):
+        ok(run("workflow", "start", "Greeting", "--id", id, "-i", '"Ann"', "-i", "1"))
+    listed = ok(run("workflow", "list", "--id-prefix", "stop-", "-o", "ids"))
+    done = run("workflow", "terminate", "-", "--reason", "a mistake", stdin=listed)
+    assert ok(done) == ""
+    assert sorted(done.stderr.splitlines()) == ["terminate: stop-1", "terminate: stop-2"]
+    assert "Terminated" in run("workflow", "result", "stop-1").stderr
+
+
+def test_errors_are_one_message_and_an_exit_code(run, dev: Dev, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    ok(run("workflow", "start", "Greeting", "--id", "open", "-i", '"Ann"', "-i", "1"))
+    ok(run("workflow", "start", "Greeting", "--id", "failed", "-i", '"bad"'))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = str(taken.getsockname()[1])
+        start = ("workflow", "start", "Greeting", "--id")
+        table: list[tuple[tuple[str, ...], int, str]] = [
+            ((*start, "open"), 1, "workflow id 'open' is in use by the open run"),
+            (("workflow", "start", "Nope", "--id", "n"), 4, "no workflow type 'Nope'; known: "),
+            ((*start, ""), 1, "the workflow id is empty"),
+            (start[:-1], 2, "--id"),
+            ((*start, "n", "--input", "Ann"), 2, "is not JSON"),
+            ((*start, "n", "--input-file", "nix.json"), 2, "cannot be read"),
+            ((*start, "n", "--input-file", "no-list.json"), 2, "holds no list"),
+            ((*start, "n", "-i", "1", "--input-file", "no-list.json"), 2, "not by both"),
+            ((*start, "n", "--input-file", "large.json"), 1, "at most 262144 bytes"),
+            (("workflow", "result", "nix"), 4, "no workflow id 'nix'"),
+            (("workflow", "result", "failed"), 5, "did not complete, its status is Failed: Unknown: no such"),
+            (("workflow", "result", "open", "--timeout", "0.1"), 124, "still Running after 0.1 s"),
+            (("workflow", "signal", "nix", "add"), 4, "nix"),
+            (("workflow", "signal", "open", "nope"), 4, "no signal 'nope'; known: add"),
+            (("workflow", "query", "open", "nope"), 4, "no query 'nope'"),
+            (("workflow", "cancel", "nix"), 4, "nix"),
+            (("workflow", "describe", "nix"), 4, "no workflow id 'nix'"),
+            (("workflow", "show", "nix"), 4, "no workflow id 'nix'"),
+            (("workflow", "list", "--status", "Odd"), 2, "Odd"),
+            (("workflow", "list", "--address", "http://127.0.0.1:1"), 1, "no engine answers"),
+            (("workflow", "list", "--address", "ftp://x"), 1, "expected one like http://"),
+            (("workflow", "bogus"), 2, "bogus"),
+            (("bogus",), 2, "bogus"),
+            (("dev", "nix", "--port", "0"), 1, "there is no module 'nix'"),
+            (("dev", "broken", "--port", "0"), 1, "broken.py, line 3"),
+            (("dev", "exits", "--port", "0"), 1, "does not import: SystemExit: go away"),
+            (("dev", "empty", "--port", "0"), 1, "no workflow and no activity in empty"),
+            (("dev", "workflows", "twice", "--port", "0"), 1, "two workflows are named 'Greeting'"),
+            (("dev", "workflows", "--port", "0", "--slots", "0"), 2, "at least one is needed"),
+            (
+                ("dev", "workflows", "--port", busy, "--data", "other"),
+                1,
+                f"port {busy} on 127.0.0.1 is in use",
+            ),
+            (("dev", "workflows", "--port", "99999", "--data", "other"), 1, "cannot listen on"),
+            (("dev", "workflows", "--port", "0", "--data", "data"), 1, f"process {dev.process.pid}"),
+            (("dev", "workflows", "--port", "0", "--data", "file"), 1, "cannot be used"),
+        ]
+        for arguments, code, words in table:
+            done = run(*arguments)
+            assert (done.returncode, done.stdout) == (code, ""), (arguments, done.stderr)
+            assert done.stderr.startswith("error: "), (arguments, done.stderr)
+            assert words in done.stderr, (arguments, done.stderr)
+            assert "Traceback" not in done.stderr, arguments
+            assert done.stderr.count("\n") == 1, (arguments, done.stderr)
+
+
+def test_help_imports_no_command() -> None:
+    """And so it is quick, and works where something optional is missing."""
+    code = (
+        "import sys; from orchestrator.cli import run; run(['--help']); "
+        "print([m for m in ('fastapi', 'httpx', 'rocksdict', 'orchestrator.cli.dev') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "workflow" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_package_imports_next_to_nothing() -> None:
+    code = (
+        "import sys, orchestrator; "
+        "print([m for m in ('fastapi', 'pydantic', 'rich', 'rocksdict', 'httpx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["start", "result", "signal", "query", "cancel", "terminate", "describe", "show", "list"]
+)
+def test_every_help_has_an_example(name: str, folder: Path) -> None:
+    text = " ".join(ok(command("workflow", name, "--help", folder=folder)).split())
+    assert f"Example: orchestrator workflow {name}" in text
+    assert "124 the wait timed out" in text

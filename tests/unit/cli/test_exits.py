@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from orchestrator import errors
+from orchestrator.cli import exits
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.WorkflowNotFound("x"), 4),
+        (errors.UnknownName("x"), 4),
+        (errors.WorkflowFailure("x", status="Failed"), 5),
+        (errors.WorkflowAlreadyStarted("x"), 1),
+        (errors.Unavailable("x"), 1),
+        (errors.PortInUse("x"), 1),
+        (errors.PayloadError("x"), 1),
+        (exits.WaitTimedOut("x"), 124),
+        (exits.CommandUsage("x"), 2),
+    ],
+)
+def test_the_exit_code_says_what_sort_of_error_it_was(error: errors.OrchestratorError, code: int) -> None:
+    assert exits.code_of(error) == code
+
+
+def test_errors_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exits.tell("no", 1, "try yes") == 1
+    assert capsys.readouterr() == ("", "error: no (try yes)\n")

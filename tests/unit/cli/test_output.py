@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from orchestrator.cli import output
+
+
+def test_a_table_cuts_nothing_off_when_it_is_piped() -> None:
+    long = "x" * 500
+    assert output.table(["A", "B"], [["1", long], ["22", ""]]).splitlines() == ["A   B", f"1   {long}", "22"]
+
+
+def test_a_cell_is_one_line() -> None:
+    assert output.table(["A"], [["one\n two"]]).splitlines() == ["A", "one two"]
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To be called by the test itself: pytest changes stdout between a fixture and its test."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+def test_a_terminal_gets_colours_and_lines_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_terminal(monkeypatch)
+    lines = output.table(["STATUS", "ID"], [["Failed", "x" * 50]]).splitlines()
+    assert lines[1] == "\x1b[31mFailed\x1b[0m  " + "x" * 11 + "…"
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_terminal(monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in output.table(["STATUS"], [["Failed"]])
+
+
+def test_fields_without_a_value_are_left_out() -> None:
+    assert output.fields({"A": "1\n2", "Long": "", "Bc": "3"}) == "A     1\n      2\nBc    3"
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "text"), [(None, ""), (0, ""), (1_700_000_000_123, "2023-11-14 22:13:20.123Z")]
+)
+def test_times_are_utc_and_sort_as_text(time_ms: int | None, text: str) -> None:
+    assert output.time_of(time_ms) == text

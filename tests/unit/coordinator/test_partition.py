@@ -1,0 +1,221 @@
+"""Large turns in parts, restores, incidents, and what is kept in memory ahead of the store."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import workflow
+from orchestrator.coordinator import ownership, partition
+from orchestrator.engine import decider
+from orchestrator.engine.state import Changes, RunState
+from orchestrator.log import simulated
+from orchestrator.log.faults import Fate
+from orchestrator.log.topics import HISTORY, TASKS
+from orchestrator.protocol import commands as c
+from orchestrator.protocol.records import Turn
+from orchestrator.store.partition_store import PartitionStore
+
+from .kit import TO_ME, Bench, query, report, signal, start
+
+WIDTH = 40
+
+
+@workflow.defn(name="Order")
+class FanOut:
+    """Many activities at once: a large turn."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    @workflow.run
+    async def run(self) -> int:
+        made = [workflow.execute_activity("pay", n, schedule_to_close_timeout=600) for n in range(WIDTH)]
+        return len(await asyncio.gather(*made))
+
+    @workflow.signal
+    def note(self, word: str) -> None:
+        self.notes.append(word)
+
+    @workflow.query
+    def all(self) -> list[str]:
+        return self.notes
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(partition, "MAX_PART_BYTES", 1_000)
+    return Bench(tmp_path, FanOut)
+
+
+def fold(turns: list[Turn]) -> RunState:
+    state: RunState | None = None
+    for turn in turns:
+        state = decider.evolve(state, turn, Changes())
+    assert state is not None
+    return state
+
+
+def run_of(bench: Bench) -> str:
+    found = bench.partition.store.latest_run_id("a")
+    assert found is not None
+    return found
+
+
+def check_one_large_turn(bench: Bench) -> None:
+    """The store holds the turn once and whole, and the state is its fold."""
+    store = bench.partition.store
+    turns = list(store.turns(run_of(bench)))
+    assert [(turn.turn, turn.first_event_id, len(turn.events)) for turn in turns] == [(1, 1, WIDTH + 1)]
+    assert store.state(run_of(bench)) == fold(turns)
+    assert bench.partition.parts == []
+    assert bench.partition.store.checkpoint.parts == ()
+
+
+def test_a_large_turn_is_written_in_parts_and_applied_as_one(bench: Bench) -> None:
+    bench.send(start())
+    parts = bench.turns
+    assert len(parts) >= 3
+    assert [part.part for part in parts] == list(range(len(parts)))
+    assert [part.parts for part in parts] == [0] * (len(parts) - 1) + [len(parts)]
+    assert [part.seq for part in parts] == list(range(parts[0].seq, parts[0].seq + len(parts)))
+    assert [bool(part.causes) for part in parts] == [False] * (len(parts) - 1) + [True]
+    firsts = [part.first_event_id for part in parts]
+    assert firsts == [1 + sum(len(p.events) for p in parts[:k]) for k in range(len(parts))]
+    check_one_large_turn(bench)
+
+
+def test_a_store_rebuilt_from_parts_is_the_same(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.send(start())
+    before = bench.partition.store.state(run_of(bench))
+    monkeypatch.setattr(ownership, "RESTORE_SLICE_RECORDS", 1)  # a checkpoint after each part
+    bench.partition.store.wipe()
+    bench.restart()
+    check_one_large_turn(bench)
+    assert bench.partition.store.state(run_of(bench)) == before
+
+
+@pytest.mark.parametrize("how", ["incident", "crash"])
+def test_a_turn_that_landed_before_the_next_claim_counts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Part 0 was read back and is in the checkpoint; the others are found while the claim is under way."""
+    bench.put(start())
+    monkeypatch.setattr(simulated, "POLL_RECORDS", 1)
+    bench.until(lambda: bench.partition.parts != [])
+    if how == "incident":
+        bench.coordinator._incident(bench.partition, "a test says so")
+    else:
+        bench.partition.store.close()
+        bench.runtime.elapsed_s += 10  # the group gives up the dead member
+        bench.begin()
+    bench.settle()
+    assert len(bench.claims) == 2
+    check_one_large_turn(bench)
+    bench.send(query("all"))
+    assert bench.value("query") == []
+
+
+def test_a_turn_of_which_a_part_is_missing_at_the_next_claim_is_void(bench: Bench) -> None:
+    bench.hook.fates[HISTORY] = [Fate.LAND, Fate.LOSE]
+    bench.send(start())
+    assert len(bench.claims) == 2
+    assert [turn.part for turn in bench.turns].count(0) == 2, "the first try has left its part 0"
+    check_one_large_turn(bench)
+    assert {reply.run_id for reply in bench.replies} == {run_of(bench)}
+
+
+# ----------------------------------------------------------------------------------------- incidents
+
+
+@pytest.mark.parametrize("fate", [Fate.LOSE, Fate.LAND_UNSEEN, Fate.REFUSE])
+def test_an_incident_loses_no_command_and_decides_none_twice(bench: Bench, fate: Fate) -> None:
+    bench.send(start())
+    bench.hook.fates[HISTORY] = [fate]
+    bench.send(*(signal("note", str(n)) for n in range(3)))
+    bench.send(query("all"))
+    assert bench.value("query") == ["0", "1", "2"]
+    state = bench.partition.store.state(run_of(bench))
+    assert state == fold(list(bench.partition.store.turns(run_of(bench))))
+    for n in range(3):
+        bench.send(signal("note", str(n)))
+    bench.send(query("all", request_id="q2"))
+    assert bench.value("q2") == ["0", "1", "2"]
+
+
+def test_what_a_dropped_partition_had_reserved_is_free_again(bench: Bench) -> None:
+    bench.beat(slots=WIDTH // 2)
+    bench.send(start())
+    before = len(bench.tasks)
+    bench.coordinator._incident(bench.partition, "a test says so")
+    bench.settle()
+    worker = bench.coordinator._dispatcher._workers["w1"]
+    assert len(worker.open) == before == WIDTH // 2
+    assert [found.waiting for found in bench.coordinator._dispatcher.backlogs()] == [WIDTH - before]
+
+
+@pytest.mark.parametrize("fate", [Fate.LOSE, Fate.LAND_UNSEEN])
+def test_a_task_that_may_not_have_left_is_sent_again(bench: Bench, fate: Fate) -> None:
+    bench.beat(slots=1)
+    bench.hook.fates[TASKS] = [fate]
+    bench.send(start())
+    deliveries = {(task.activity_id, task.attempt, task.dispatch) for task in bench.tasks}
+    assert deliveries == {(1, 1, 1)}
+    assert bench.partition.outflow.sent_through >= 0
+    bench.beat(slots=1, running=0)
+    bench.send(report(bench.tasks[0]))
+    assert len({task.activity_id for task in bench.tasks}) == 2
+
+
+def test_slots_balance_over_a_whole_run(bench: Bench) -> None:
+    bench.beat(slots=7)
+    bench.send(start())
+    done: set[int] = set()
+    for _ in range(3 * WIDTH):
+        todo = [task for task in bench.tasks if task.activity_id not in done]
+        if not todo:
+            break
+        done.add(todo[0].activity_id)
+        bench.send(report(todo[0]))
+    assert done == set(range(1, WIDTH + 1))
+    assert bench.coordinator._dispatcher._workers["w1"].open == set()
+    assert bench.coordinator._dispatcher.backlogs() == ()
+    assert not bench.partition.store.state(run_of(bench)).is_open  # type: ignore[union-attr]
+
+
+# --------------------------------------------------------------------------------------- waiting clients
+
+
+def await_result(request_id: str, **fields: Any) -> c.AwaitResult:
+    return c.AwaitResult(workflow_id="a", request_id=request_id, reply_to=TO_ME, **fields)
+
+
+def test_who_waits_hears_of_the_close_once_it_is_committed(bench: Bench) -> None:
+    bench.send(start(), await_result("w1"))
+    assert [reply for reply in bench.replies if reply.request_id == "w1"] == []
+    bench.send(c.TerminateWorkflow(workflow_id="a", reason="why", request_id="t"), await_result("w2"))
+    bench.send(await_result("w3"), await_result("w4", run_id=run_of(bench)))
+    for request_id in ("w1", "w2", "w3", "w4"):
+        reply = bench.reply(request_id)
+        assert reply.failure is not None
+        assert (reply.status, reply.failure.message) == ("Terminated", "why")
+
+
+def test_who_waits_for_nothing_is_refused(bench: Bench) -> None:
+    bench.send(await_result("w1"))
+    assert bench.reply("w1").rejection == "workflow-not-found"
+
+
+def test_a_store_stands_where_history_does(bench: Bench) -> None:
+    bench.send(start(), signal("note", "x"))
+    offset = bench.partition.store.checkpoint.offset
+    assert offset == bench.cluster.partition(HISTORY, 0).end
+    folder = bench.partition.store.folder
+    bench.coordinator.close()
+    store = PartitionStore(folder, log_id="log")
+    assert store.checkpoint.offset == offset
+    assert store.checkpoint.marks.commands == 2
+    store.close()

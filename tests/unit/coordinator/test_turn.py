@@ -1,0 +1,608 @@
+"""Inputs become turns: what ends one, what the code is told, what is refused, blocked and replayed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import workflow
+from orchestrator.coordinator import runs, turn
+from orchestrator.errors import ApplicationError
+from orchestrator.protocol import commands as c
+from orchestrator.protocol import events as e
+from orchestrator.protocol.tasks import ActivityTask
+from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, Failure, FailureKind, Payload
+
+from .kit import TO_ME, Bench, pay, query, report, signal, start
+
+PLAN: list[Any] = []
+"""What ``Order`` does differently from one test, or one deploy, to the next."""
+
+
+@workflow.defn(name="Order")
+class Order:
+    """Waits for ``finish``; collects what it is told."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.done = False
+
+    @workflow.run
+    async def run(self) -> list[str]:
+        self.seen.append("run")
+        await workflow.wait_condition(lambda: self.done)
+        return self.seen
+
+    @workflow.signal
+    def note(self, word: str) -> None:
+        self.seen.append(word)
+
+    @workflow.signal
+    def finish(self) -> None:
+        self.done = True
+
+    @workflow.signal
+    def stumble(self, why: str = "a bug") -> None:
+        raise RuntimeError(why)
+
+    @workflow.query
+    def all(self) -> list[str]:
+        return self.seen
+
+
+@workflow.defn(name="Order")
+class FixedOrder(Order):
+    """The same after a deploy."""
+
+    @workflow.run
+    async def run(self) -> list[str]:
+        return await super().run()
+
+    @workflow.signal
+    def stumble(self, why: str = "a bug") -> None:
+        self.seen.append(f"fixed {why}")
+
+
+@workflow.defn(name="Order")
+class OtherOrder(Order):
+    """A deploy that open runs cannot follow."""
+
+    @workflow.run
+    async def run(self) -> list[str]:
+        await asyncio.sleep(60)
+        return await super().run()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, Order)
+
+
+def terminate(request_id: str = "terminate", **fields: Any) -> c.TerminateWorkflow:
+    return c.TerminateWorkflow(workflow_id="a", request_id=request_id, reply_to=TO_ME, **fields)
+
+
+# --------------------------------------------------------------------------------- what one turn holds
+
+
+def test_a_start_and_a_signal_are_one_turn_and_the_handler_runs_first(bench: Bench) -> None:
+    bench.send(start(), signal("note", "x"), query("all"))
+    assert bench.words() == ["done: WorkflowStarted WorkflowSignaled"]
+    assert bench.value("query") == ["x", "run"]
+    assert [cause.request_id for cause in bench.turns[0].causes] == ["start", "note('x',)"]
+
+
+def test_a_signal_before_the_start_is_refused(bench: Bench) -> None:
+    bench.send(signal("note", "x", request_id="s"), start())
+    assert bench.words() == ["done: WorkflowStarted"]
+    assert bench.reply("s").rejection == "workflow-not-found"
+    assert bench.reply("start").run_id == bench.turns[0].run_id
+
+
+def test_many_signals_are_one_turn(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(*(signal("note", str(n)) for n in range(5)))
+    assert bench.words()[1:] == ["done: " + " ".join(["WorkflowSignaled"] * 5)]
+
+
+def test_a_turn_ends_before_a_start_of_an_open_id(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("finish"), start(request_id="again"), signal("note", "new"))
+    assert bench.words() == [
+        "done: WorkflowStarted",
+        "done: WorkflowSignaled WorkflowCompleted",
+        "done: WorkflowStarted WorkflowSignaled",
+    ]
+    first, _, second = bench.turns
+    assert first.run_id != second.run_id
+    assert bench.reply("again").run_id == second.run_id
+    assert (second.turn, second.first_event_id) == (1, 1)
+
+
+def test_a_start_of_an_open_id_is_refused_after_what_came_before_it(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("note", "x"), start(request_id="again"), signal("note", "y"))
+    assert bench.reply("again").rejection == "workflow-already-started"
+    assert bench.words()[1:] == ["done: WorkflowSignaled", "done: WorkflowSignaled"]
+
+
+def test_a_turn_ends_before_a_termination(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("finish"), terminate())
+    assert bench.words()[1:] == ["done: WorkflowSignaled WorkflowCompleted"]
+    assert bench.reply("terminate").rejection == "workflow-closed"
+
+
+def test_what_closes_ends_the_turn_and_what_follows_is_refused(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(terminate(), signal("note", "x", request_id="late"))
+    assert bench.words()[1:] == ["none: WorkflowTerminated"]
+    assert bench.reply("late").rejection == "workflow-closed"
+
+
+def test_a_query_sees_the_signals_before_it_and_none_after(bench: Bench) -> None:
+    bench.send(start(), signal("note", "x"))
+    bench.send(signal("note", "y"), query("all"), signal("note", "z"))
+    assert bench.value("query") == ["x", "run", "y"]
+    assert bench.words()[1:] == ["done: WorkflowSignaled", "done: WorkflowSignaled"]
+
+
+def test_a_closed_run_can_be_queried_also_after_a_restart(bench: Bench) -> None:
+    bench.send(start(), signal("note", "x"))
+    bench.send(signal("finish"))
+    bench.send(query("all", request_id="q1"))
+    bench.restart()
+    bench.send(query("all", request_id="q2"))
+    assert bench.value("q1") == bench.value("q2") == ["x", "run"]
+
+
+def test_a_query_of_what_there_is_not(bench: Bench) -> None:
+    bench.send(query("all", request_id="q0"), start())
+    bench.send(query("none", request_id="q1"), query("all", request_id="q2", run_id="other"))
+    assert bench.reply("q0").rejection == "workflow-not-found"
+    assert bench.reply("q1").rejection == "unknown-name"
+    assert "all" in bench.reply("q1").message
+    assert bench.reply("q2").rejection == "workflow-not-found"
+
+
+# ----------------------------------------------------------------------------------------- repeats
+
+
+def test_a_repeat_in_the_same_step_has_one_effect(bench: Bench) -> None:
+    bench.send(start(), start(), signal("note", "x"), signal("note", "x"))
+    assert bench.words() == ["done: WorkflowStarted WorkflowSignaled"]
+    answers = [reply.run_id for reply in bench.replies if reply.request_id == "start"]
+    assert answers == [bench.turns[0].run_id] * 2
+
+
+def test_a_repeat_while_the_first_is_in_flight_is_answered_with_it(bench: Bench) -> None:
+    bench.put(start())
+    bench.step()
+    assert bench.partition.ownership.in_flight == 1
+    bench.put(start())
+    bench.settle()
+    assert len(bench.turns) == 1
+    assert [reply.run_id for reply in bench.replies] == [bench.turns[0].run_id] * 2
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_repeat_of_what_is_committed_is_answered_as_the_first(bench: Bench, restart: bool) -> None:
+    bench.send(start(), signal("finish"))
+    if restart:
+        bench.restart()
+    bench.send(start(), signal("finish"))
+    assert len(bench.turns) == 1
+    assert {reply.run_id for reply in bench.replies} == {bench.turns[0].run_id}
+    assert not any(reply.rejection for reply in bench.replies)
+
+
+def test_a_repeat_of_a_refused_command_is_refused_for_ten_minutes(bench: Bench) -> None:
+    bench.send(signal("note", "x", request_id="s"))
+    bench.send(start())
+    bench.send(signal("note", "x", request_id="s"))
+    assert [reply.rejection for reply in bench.replies if reply.request_id == "s"] == [
+        "workflow-not-found",
+        "workflow-not-found",
+    ]
+    bench.pass_s(601)
+    bench.send(signal("note", "x", request_id="s"))
+    assert bench.replies[-1].rejection == ""
+    assert bench.words()[-1] == "done: WorkflowSignaled"
+
+
+# ---------------------------------------------------------------------------------------- refusals
+
+
+def test_unknown_names_are_refused_with_the_known_ones(bench: Bench) -> None:
+    bench.send(start(request_id="s", workflow_type="Nope"), start())
+    assert (bench.reply("s").rejection, bench.reply("s").message) == (
+        "unknown-name",
+        "there is no workflow type 'Nope'; known: Order",
+    )
+    bench.send(signal("nope", request_id="n"))
+    assert bench.reply("n").rejection == "unknown-name"
+    assert "finish, note, stumble" in bench.reply("n").message
+
+
+BIG = Payload(data=b"x" * (MAX_PAYLOAD_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        start("b", "big", input=(BIG,)),
+        start("b", "big", memo={"m": BIG}),
+        start("b", "big", search_attributes={"m": BIG}),
+        signal("note", request_id="big", workflow_id="a").__class__(
+            workflow_id="a", signal_name="note", input=(BIG,), request_id="big", reply_to=TO_ME
+        ),
+        terminate("big", details=(BIG,)),
+    ],
+    ids=["input", "memo", "search attributes", "signal", "details"],
+)
+def test_payloads_that_are_too_large_are_refused(bench: Bench, command: c.Command) -> None:
+    bench.send(start())
+    bench.send(command)
+    assert bench.reply("big").rejection == "limit-exceeded"
+    assert str(MAX_PAYLOAD_BYTES) in bench.reply("big").message
+    assert len(bench.turns) == 1
+
+
+@workflow.defn(name="Order")
+class OneActivity:
+    """Runs one activity."""
+
+    @workflow.run
+    async def run(self) -> Any:
+        return await workflow.execute_activity("pay", schedule_to_close_timeout=60)
+
+
+@pytest.mark.parametrize("what", ["result", "failure"])
+def test_a_report_that_is_too_large_fails_the_activity(tmp_path: Path, what: str) -> None:
+    bench = Bench(tmp_path, OneActivity)
+    bench.beat()
+    bench.send(start())
+    (task,) = bench.tasks
+    if what == "result":
+        bench.send(report(task, result=BIG))
+    else:
+        failure = Failure(kind=FailureKind.APPLICATION, message="m", details=(BIG,), stack="s" * 400_000)
+        bench.send(report(task, c.FailActivity, failure=failure))
+    assert bench.words()[1:] == ["done: ActivityFailed WorkflowFailed"]
+    failed = bench.turns[1].events[0]
+    assert isinstance(failed, e.ActivityFailed)
+    assert str(MAX_PAYLOAD_BYTES) in failed.failure.message
+
+
+# ------------------------------------------------------------------------------------ blocked runs
+
+
+def blocks(bench: Bench) -> list[str]:
+    return [
+        event.failure.message
+        for made in bench.turns
+        for event in made.events
+        if isinstance(event, e.WorkflowBlocked)
+    ]
+
+
+def test_a_bug_blocks_the_run_once_per_reason_and_keeps_its_facts(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("stumble"), signal("note", "x"))
+    assert bench.words()[1:] == ["deferred: WorkflowSignaled WorkflowSignaled WorkflowBlocked"]
+    bench.pass_s(30)
+    bench.send(signal("note", "y"))
+    bench.pass_s(30)
+    assert blocks(bench) == ["a bug"]
+    assert bench.words()[2:] == ["deferred: WorkflowSignaled"]
+
+
+def test_another_reason_is_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, Order)
+    bench.send(start())
+    bench.send(signal("stumble"))
+    bench.restart(OtherOrder)
+    bench.settle()
+    assert len(blocks(bench)) == 2
+    assert "history has nothing, the code made timer 1" in blocks(bench)[1]
+
+
+def test_a_blocked_run_is_tried_again_with_growing_delays(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("stumble"))
+    run = bench.partition.runs.get("a")
+    assert run is not None
+    delays = []
+    for _ in range(12):
+        delays.append(run.retry_at_s - bench.runtime.elapsed_s)
+        bench.pass_s(delays[-1] + 0.1)
+    assert [round(delay) for delay in delays] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
+
+
+def test_a_run_that_is_blocked_for_weeks_goes_on_being_tried(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("stumble"))
+    run = bench.partition.runs.get("a")
+    assert run is not None
+    run.retries = 5_000
+    bench.pass_s(2)
+    assert run.retry_at_s - bench.runtime.elapsed_s == pytest.approx(600, abs=2)
+    assert len(bench.claims) == 1
+
+
+def test_fixed_code_goes_on_with_all_facts_in_order_in_one_activation(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("note", "x"))
+    bench.send(signal("stumble"))
+    bench.send(signal("note", "y"))
+    bench.restart(FixedOrder)
+    bench.send(query("all"))
+    assert bench.words()[-1] == "done: WorkflowUnblocked"
+    assert bench.value("query") == ["run", "x", "fixed a bug", "y"]
+    bench.restart(FixedOrder)
+    bench.send(query("all", request_id="q2"))
+    assert bench.value("q2") == bench.value("query")
+
+
+def test_others_of_the_same_step_go_on(bench: Bench) -> None:
+    bench.send(start("a"), start("b", "b"))
+    bench.send(signal("stumble"), signal("note", "x", workflow_id="b"))
+    bench.send(query("all", "b"))
+    assert bench.value("query") == ["run", "x"]
+
+
+def test_a_blocked_run_answers_queries_with_the_reason(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("stumble"))
+    bench.send(query("all"))
+    failure = bench.reply("query").failure
+    assert failure is not None
+    assert "is blocked" in failure.message
+    assert failure.cause is not None
+    assert failure.cause.message == "a bug"
+
+
+def test_a_blocked_run_can_be_terminated(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("stumble"))
+    bench.send(terminate())
+    bench.pass_s(5)
+    assert bench.words()[2:] == ["none: WorkflowTerminated"]
+
+
+def test_a_suspect_is_blocked_without_being_entered(bench: Bench) -> None:
+    bench.send(start())
+    bench.restart(suspects=(bench.turns[0].workflow_id,))
+    bench.send(signal("note", "x"))
+    assert bench.words()[1:] == ["deferred: WorkflowSignaled WorkflowBlocked"]
+
+
+# ------------------------------------------------------------------------------------------ replay
+
+
+def test_code_that_no_longer_follows_history_is_blocked_with_both_sides(bench: Bench) -> None:
+    bench.send(start())
+    bench.restart(OtherOrder)
+    bench.send(signal("note", "x"))
+    assert "turn 1" in blocks(bench)[0]
+    assert "history has nothing, the code made timer 1" in blocks(bench)[0]
+
+
+def test_a_query_that_cannot_be_replayed_spoils_nothing(bench: Bench) -> None:
+    bench.send(start())
+    bench.send(signal("note", "x"))
+    bench.restart(OtherOrder)
+    bench.send(query("all"))
+    failure = bench.reply("query").failure
+    assert failure is not None
+    assert "timer 1" in failure.message
+    bench.send(signal("note", "y"))
+    assert "timer 1" in blocks(bench)[0]
+    assert len(bench.letters) == 0
+    bench.restart(FixedOrder)
+    bench.send(query("all", request_id="q2"))
+    assert bench.value("q2") == ["run", "x", "y"]
+
+
+def test_a_type_that_is_gone_blocks(bench: Bench) -> None:
+    bench.send(start())
+
+    @workflow.defn(name="Another")
+    class Another(Order):
+        @workflow.run
+        async def run(self) -> list[str]:
+            return []
+
+    bench.restart(Another)
+    bench.send(signal("note", "x"))
+    assert "no workflow type 'Order'" in blocks(bench)[0]
+
+
+def test_a_long_replay_is_sliced_and_facts_wait_in_order(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.send(start())
+    for n in range(6):
+        bench.send(signal("note", str(n)))
+    bench.restart()
+    monkeypatch.setattr(turn, "REPLAY_SLICE_S", -1.0)  # one turn per slice
+    bench.send(signal("note", "x"))
+    bench.send(signal("note", "y"))
+    told = bench.words()[7:]
+    assert told[0] == "deferred: WorkflowSignaled"
+    assert told[-1].startswith("done:")
+    bench.send(query("all"))
+    assert bench.value("query") == ["run", *"012345", "x", "y"]
+
+
+def test_a_query_sees_facts_that_wait_for_a_replay(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.send(start())
+    for n in range(3):
+        bench.send(signal("note", str(n)))
+    bench.restart()
+    monkeypatch.setattr(turn, "REPLAY_SLICE_S", -1.0)
+    bench.put(signal("note", "x"))
+    for n in range(8):
+        bench.put(query("all", request_id=f"q{n}"))
+        bench.step()
+    bench.settle()
+    answered = [reply for reply in bench.replies if reply.request_id.startswith("q")]
+    assert answered
+    for reply in answered:
+        assert bench.value(reply.request_id) == ["run", *"012", "x"]
+
+
+def test_an_instance_that_was_let_go_is_replayed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.partition.runs, "_limit", 1)
+    assert runs.MAX_RUNS_IN_MEMORY > 1
+    bench.send(start("a"), start("b", "b"))
+    bench.send(signal("note", "x"))
+    bench.send(signal("note", "x", workflow_id="b"))
+    bench.send(query("all"), query("all", "b", "qb"))
+    assert bench.value("query") == bench.value("qb") == ["run", "x"]
+    assert len(list(bench.partition.runs.in_memory())) <= 2
+
+
+# ----------------------------------------------------------------------------------- activities
+
+
+@workflow.defn(name="Order")
+class CancelsActivity:
+    """Cancels its activity on a signal."""
+
+    def __init__(self) -> None:
+        self.stop = False
+
+    @workflow.signal
+    def halt(self) -> None:
+        self.stop = True
+
+    @workflow.run
+    async def run(self) -> str:
+        handle = workflow.start_activity(
+            "pay",
+            schedule_to_close_timeout=600,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        await workflow.wait_condition(lambda: self.stop)
+        handle.cancel()
+        try:
+            await handle
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "done"
+
+
+def test_an_activity_that_no_worker_has_is_cancelled_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CancelsActivity)
+    bench.send(start())
+    bench.send(signal("halt"))
+    assert bench.words()[1:] == [
+        "done: WorkflowSignaled ActivityCancelRequested",
+        "done: ActivityCanceled WorkflowCompleted",
+    ]
+    assert bench.tasks == []
+    bench.beat()
+    assert bench.tasks == []
+    assert bench.coordinator._dispatcher.backlogs() == ()
+
+
+def test_a_result_and_a_cancellation_cross(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, CancelsActivity)
+    bench.beat()
+    bench.send(start())
+    (task,) = bench.tasks
+    bench.send(signal("halt"))
+    assert len(bench.tasks) == 2
+    bench.send(report(task, result=pay(1)[0]))
+    assert bench.words()[2:] == ["done: ActivityCompleted WorkflowCompleted"]
+    bench.send(report(task, c.ReportActivityCanceled))
+    assert len(bench.turns) == 3
+
+
+def test_what_waits_goes_to_a_worker_that_comes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, OneActivity)
+    bench.send(start())
+    assert bench.tasks == []
+    bench.beat()
+    (task,) = bench.tasks
+    assert isinstance(task, ActivityTask)
+    assert (task.worker, task.attempt, task.dispatch) == ("w1", 1, 1)
+    bench.send(report(task, result=pay("ok")[0]))
+    assert bench.words() == [
+        "done: WorkflowStarted ActivityScheduled",
+        "none: ActivitiesDispatched",
+        "done: ActivityCompleted WorkflowCompleted",
+    ]
+
+
+def test_a_returned_delivery_is_not_offered_to_that_worker_before_it_beats(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, OneActivity)
+    bench.beat()
+    bench.send(start())
+    bench.send(report(bench.tasks[0], c.ReturnActivity))
+    assert len(bench.tasks) == 1
+    bench.beat()
+    assert [(task.attempt, task.dispatch) for task in bench.tasks] == [(1, 1), (1, 2)]
+
+
+def test_a_failed_attempt_is_sent_again_when_its_backoff_ends(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, OneActivity)
+    bench.beat()
+    bench.send(start())
+    failure = Failure(kind=FailureKind.APPLICATION, message="no")
+    bench.send(report(bench.tasks[0], c.FailActivity, failure=failure))
+    bench.pass_s(0.9)
+    assert len(bench.tasks) == 1
+    bench.pass_s(0.2)
+    assert [(task.attempt, task.dispatch) for task in bench.tasks] == [(1, 1), (2, 2)]
+
+
+def test_a_waiting_activity_that_times_out_leaves_the_backlog(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, OneActivity)
+    bench.send(start())
+    assert [found.waiting for found in bench.coordinator._dispatcher.backlogs()] == [1]
+    bench.pass_s(61)
+    assert bench.words()[1:] == ["done: ActivityTimedOut WorkflowFailed"]
+    assert bench.coordinator._dispatcher.backlogs() == ()
+
+
+# --------------------------------------------------------------------------------------- limits
+
+
+def test_a_run_over_the_limit_is_terminated_and_warned_of_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(turn.execution, "WARN_EVENTS", 3)
+    monkeypatch.setattr(turn.execution, "MAX_EVENTS", 5)
+    bench.send(start())
+    for n in range(5):
+        bench.send(signal("note", str(n)))
+    assert bench.words()[-1] == "none: WorkflowSignaled WorkflowTerminated"
+    assert sum("more than 3 events" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_dispatch_that_goes_over_the_limit_frees_its_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, OneActivity)
+    bench.send(start())
+    monkeypatch.setattr(turn.execution, "MAX_EVENTS", 2)
+    bench.beat()
+    assert bench.words()[-1] == "none: ActivitiesDispatched ActivitiesAbandoned WorkflowTerminated"
+    assert bench.coordinator._dispatcher._workers["w1"].open == set()
+
+
+def test_a_declared_failure_fails_the_run(tmp_path: Path) -> None:
+    @workflow.defn(name="Order")
+    class Fails:
+        @workflow.run
+        async def run(self) -> None:
+            raise ApplicationError("no")
+
+    bench = Bench(tmp_path, Fails)
+    bench.send(start())
+    assert bench.words() == ["done: WorkflowStarted WorkflowFailed"]
