@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.activity.definition import ActivityDefinition
+from orchestrator.api.upkeep import Upkeep
 from orchestrator.client.client import Client
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.runtime import Runtime, SystemRuntime
 from orchestrator.coordinator.watchdog import Abandoned, Watchdog
-from orchestrator.errors import DefinitionError, Unavailable
+from orchestrator.errors import DefinitionError, LogError, Unavailable
 from orchestrator.log.embedded import EmbeddedLog
 from orchestrator.log.embedded_aio import EmbeddedAioLog
 from orchestrator.protocol.values import WorkflowStatus
@@ -51,14 +52,17 @@ class Engine:
         determinism.install()
         self.log = EmbeddedLog(folder)
         self.error: BaseException | None = None
+        """Why the coordinator has ended; None while it works, and if it was closed."""
         self.fatal = ""
         """Why this process should end soon, though it still works; "" if all is well."""
         self._definitions = definitions
         self._runtime = runtime or SystemRuntime()
-        self._stopped: list[Callable[[], None]] = []
+        self._stopped: list[Callable[[], object]] = []
         self.reader = StoreReader(self._stores)
         self._suspects: frozenset[str] = frozenset()
         self._start({})
+        self.log.on_failure(self._on_log_failed)
+        self._upkeep = Upkeep(self.log)
 
     def _start(self, opened: dict[int, PartitionStore]) -> None:
         self._member = self.log.member()
@@ -90,10 +94,15 @@ class Engine:
         opened = {number: found.store for number, found in self._coordinator.partitions.items()}
         self._suspects |= {workflow_id}
         self.fatal = (
-            f"the code of workflow {workflow_id!r} does not give way and cannot be ended; its run is blocked, "
-            "and this process should be restarted, for the stuck thread slows it down"
+            f"the code of workflow {workflow_id!r} does not give way and cannot be ended; the run is "
+            "blocked, and this process should be restarted, for the stuck thread slows it down"
         )
         self._start(opened)
+
+    def _on_log_failed(self, error: LogError) -> None:
+        """Nothing can be appended any more, so nothing can be decided."""
+        self.error = error
+        self._coordinator.stop()
 
     def _run(self, coordinator: Coordinator) -> None:
         try:
@@ -118,7 +127,7 @@ class Engine:
         """Whether all partitions are owned."""
         return all(store is not None for store in self._stores())
 
-    def on_stopped(self, call: Callable[[], None]) -> None:
+    def on_stopped(self, call: Callable[[], object]) -> None:
         """Call this, on the coordinator's thread, when the coordinator has ended for whatever reason."""
         self._stopped.append(call)
 
@@ -127,8 +136,12 @@ class Engine:
         async with asyncio.timeout(START_TIMEOUT_S):
             while not self.ready:
                 if not self._thread.is_alive():
-                    raise Unavailable(f"the engine has stopped: {self.error!r}")
+                    raise self.gone()
                 await asyncio.sleep(0.005)
+
+    def gone(self) -> Unavailable:
+        """What to tell those who ask an engine that has ended."""
+        return Unavailable(f"the engine has stopped: {self.error or 'it was closed'}")
 
     def aio(self) -> EmbeddedAioLog:
         """The log for clients and workers of the running event loop."""
@@ -138,6 +151,7 @@ class Engine:
         """Stop the coordinator and close the log. What was accepted is in the folder."""
         self._coordinator.stop()
         self._thread.join()
+        self._upkeep.close()
         self.log.close()
 
 
@@ -208,10 +222,12 @@ async def embedded(
     temporary = tempfile.mkdtemp(prefix="orchestrator-") if data is None else None
     engine = await asyncio.to_thread(Engine, Path(temporary or data or ""), workflows)
     try:
-        await engine.wait_ready()
+        loop = asyncio.get_running_loop()
         aio = engine.aio()
         client = Client(aio, reader=EngineReader(engine.reader))
+        engine.on_stopped(lambda: loop.call_soon_threadsafe(lambda: client.give_up(engine.gone())))
         try:
+            await engine.wait_ready()
             async with client:
                 if not activities:
                     yield client

@@ -47,6 +47,7 @@ class Channel:
         self._alarm: asyncio.TimerHandle | None = None
         self._sends: set[asyncio.Future[object]] = set()
         self._closed = False
+        self._gone: Unavailable | None = None
 
     async def open(self) -> None:
         """Open the stream of replies now instead of with the first question.
@@ -68,6 +69,8 @@ class Channel:
         """
         if self._closed:
             raise UsageError("this client is closed; make a new one")
+        if self._gone is not None:
+            raise self._gone
         loop = asyncio.get_running_loop()
         self._requests.add(command, loop.time(), timeout_s)
         future: asyncio.Future[Reply] = loop.create_future()
@@ -85,6 +88,11 @@ class Channel:
         if error is not None:
             raise error
         return reply
+
+    def give_up(self, error: Unavailable) -> None:
+        """Nothing will be answered any more: who asks, now or later, gets this error."""
+        self._gone = error
+        self._fail_all(error)
 
     async def close(self) -> None:
         """Ask nothing more. Who still waits for an answer gets ``Unavailable``."""

@@ -21,6 +21,7 @@ from orchestrator.client.handle import ANSWER_TIMEOUT_S, Session, WorkflowHandle
 from orchestrator.client.names import workflow_called
 from orchestrator.client.reads import AsyncReader
 from orchestrator.codec.payloads import DEFAULT, PayloadConverter
+from orchestrator.errors import Unavailable
 from orchestrator.log.aio import AioLog
 from orchestrator.log.connect import connect
 from orchestrator.protocol.commands import StartWorkflow
@@ -103,6 +104,10 @@ class Client:
             await client.close()
             raise
         return client
+
+    def give_up(self, error: Unavailable) -> None:
+        """The engine is gone for good: all calls under way and all later ones raise this error."""
+        self._session.channel.give_up(error)
 
     async def close(self) -> None:
         """Ask nothing more; calls under way end with ``Unavailable``."""

@@ -51,6 +51,7 @@ from orchestrator.coordinator.turn import (
 )
 from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
 from orchestrator.engine.outbox import Outgoing
+from orchestrator.errors import UsageError
 from orchestrator.log.port import Appender, Change, Delivery, Log, Membership, Outcome, Record
 from orchestrator.log.topics import (
     CLIENT_HEADER,
@@ -62,10 +63,10 @@ from orchestrator.log.topics import (
     WORKER_HEADER,
     WORKERS,
 )
-from orchestrator.protocol.commands import Command, WorkerLost
-from orchestrator.protocol.ids import partition_of
+from orchestrator.protocol.commands import Command, WorkerLost, WorkflowCommand
+from orchestrator.protocol.ids import check_workflow_id, partition_of
 from orchestrator.protocol.records import Marks, Turn
-from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat, DeadLetter
+from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat, DeadLetter, Reply
 from orchestrator.store.partition_store import PartitionStore
 
 log = logging.getLogger(__name__)
@@ -506,28 +507,32 @@ class Coordinator:
 
     def _make_turns(self, work: list[_Work], now_ms: int) -> None:
         """Make the turns of a batch; leaves in ``work`` what can be used of it."""
-
-        broken: list[tuple[Partition, str, str]] = []
         for partition, inputs, made, _, _ in work:
             for workflow_id, given in inputs.items():
-                try:
-                    self._maker.make(partition, workflow_id, given, now_ms, made)
-                except Exception:
-                    broken.append((partition, workflow_id, traceback.format_exc()))
+                if not self._make(partition, workflow_id, given, now_ms, made):
                     break
-        for partition, workflow_id, trace in broken:
-            log.error(
-                "partition %d: commands of workflow %r are set aside: %s",
-                partition.number,
-                workflow_id,
-                trace,
-            )
-            partition.poisoned[workflow_id] = trace
-            self._incident(partition, f"the rules failed on a command of workflow {workflow_id!r}")
         work[:] = [item for item in work if item[0].ownership.running]
         for partition, inputs, made, _, _ in work:
             self._account(partition, made)
             partition.runs.tidy(inputs)
+
+    def _make(
+        self, partition: Partition, workflow_id: str, given: list[Input], now_ms: int, made: Made
+    ) -> bool:
+        """Make the turns of one id; whether that went well."""
+        try:
+            self._maker.make(partition, workflow_id, given, now_ms, made)
+        except Exception:
+            self._poison(partition, workflow_id)
+            return False
+        return True
+
+    def _poison(self, partition: Partition, workflow_id: str) -> None:
+        """The engine's own code failed on an id: set its commands aside, and let the others go on."""
+        trace = traceback.format_exc()
+        log.error("partition %d: workflow %r is set aside: %s", partition.number, workflow_id, trace)
+        partition.poisoned[workflow_id] = trace
+        self._incident(partition, f"the engine failed on workflow {workflow_id!r}")
 
     def _account(self, partition: Partition, made: Made) -> None:
         """Slots that are free again, activities that wait, and what else drafts changed."""
@@ -574,7 +579,7 @@ class Coordinator:
                 self._on_worker_lost(partition, command, inputs)
                 continue
             if command.workflow_id in partition.poisoned:
-                self._dead_letter(record, partition.poisoned[command.workflow_id], partition)
+                self._set_aside(partition, record, command)
                 continue
             home = partition_of(command.workflow_id, count)
             if home != partition.number:
@@ -586,15 +591,27 @@ class Coordinator:
     def _decode_command(self, partition: Partition, record: Record) -> Command | None:
         try:
             command = avro.decode_command(record.value or b"")
-            if not isinstance(command, WorkerLost) and not command.workflow_id:
-                raise avro.DecodeError("the command names no workflow id")
-        except avro.DecodeError as error:
+            if not isinstance(command, WorkerLost):
+                check_workflow_id(command.workflow_id)
+        except (avro.DecodeError, UsageError) as error:
             self._dead_letter(record, str(error), partition)
             return None
         if not command.request_id:
             request_id = f"{record.topic}-{record.partition}-{record.offset}"
             command = msgspec.structs.replace(command, request_id=request_id)
         return command
+
+    def _set_aside(self, partition: Partition, record: Record, command: WorkflowCommand) -> None:
+        """A command of an id that the engine failed on: a dead letter, and an answer to who asks."""
+        self._dead_letter(record, partition.poisoned[command.workflow_id], partition)
+        if command.reply_to is not None:
+            reply = Reply(
+                client_id=command.reply_to.client_id,
+                request_id=command.request_id,
+                rejection="engine-failed",
+                message=f"the engine failed on workflow id {command.workflow_id!r}; see the dead letters",
+            )
+            self._answer(partition, Answer(command.reply_to, reply), record.offset)
 
     def _on_worker_lost(
         self, partition: Partition, command: WorkerLost, inputs: dict[str, list[Input]]
@@ -642,10 +659,14 @@ class Coordinator:
         for (number, workflow_id, run_id), wanted in orders.items():
             made = ordered.setdefault(number, Made())
             order = Input(DispatchOrder(tuple(wanted)), run_id=run_id)
-            self._maker.make(self.partitions[number], workflow_id, [order], now_ms, made)
+            if self.partitions[number].ownership.running:
+                self._make(self.partitions[number], workflow_id, [order], now_ms, made)
         for number, made in ordered.items():
-            self._account(self.partitions[number], made)
-            made_by.setdefault(number, Made()).drafts.extend(made.drafts)
+            if self.partitions[number].ownership.running:
+                self._account(self.partitions[number], made)
+                made_by.setdefault(number, Made()).drafts.extend(made.drafts)
+            else:
+                made_by.pop(number, None)
 
     def _append(
         self, partition: Partition, made: Made, offsets: list[int], late: list[int], now_ms: int
@@ -654,7 +675,11 @@ class Coordinator:
         marks = self._marks(partition, made, offsets, late)
         sent_through = partition.outflow.sent_through
         for draft, mark in zip(made.drafts, marks, strict=True):
-            partition.seal(draft, Marks(commands=mark), sent_through)
+            try:
+                partition.seal(draft, Marks(commands=mark), sent_through)
+            except Exception:
+                self._poison(partition, draft.run.state.workflow_id)
+                return
         if made.drafts:
             partition.last_append_s = partition.now_s
             partition.written_marks = Marks(commands=marks[-1])

@@ -61,6 +61,7 @@ class Dispatcher:
         self._coordinator = coordinator
         self._workers: dict[str, _Worker] = {}
         self._peers: dict[str, int] = {coordinator: 0}
+        self._peer_types: dict[str, tuple[str, ...]] = {}
         self._rotation = 0
         self._by_queue: dict[str, list[str]] = {}
         self._backlog: dict[str, list[tuple[int, int, int, ActivityRef]]] = {}
@@ -80,6 +81,7 @@ class Dispatcher:
                 self._peers.pop(beat.coordinator, None)
             else:
                 self._peers[beat.coordinator] = 0
+                self._peer_types[beat.coordinator] = beat.workflow_types
             return []
         return self._on_own_beat(beat)
 
@@ -124,6 +126,14 @@ class Dispatcher:
         for queue in worker.task_queues:
             if name in self._by_queue.get(queue, ()):
                 self._by_queue[queue].remove(name)
+
+    def peer_knows(self, workflow_type: str) -> bool:
+        """Whether another living coordinator can run workflows of a type."""
+        return any(
+            workflow_type in self._peer_types.get(peer, ())
+            for peer in self._peers
+            if peer != self._coordinator
+        )
 
     def workers_to_lose(self, partition: int, *, unseen: bool) -> list[str]:
         """Incarnations that hold attempts of a partition and are lost (or, if asked for, never beat)."""

@@ -308,7 +308,8 @@ class _Builder:
     def _refusal_of_start(self, command: c.StartWorkflow) -> c.Rejection | None:
         if refused := too_large(command):
             return refused
-        if command.workflow_type in self.maker.definitions:
+        known_here = command.workflow_type in self.maker.definitions
+        if known_here or self.maker.dispatcher.peer_knows(command.workflow_type):
             return None
         known = ", ".join(sorted(self.maker.definitions)) or "none"
         return c.Rejection(
@@ -551,7 +552,9 @@ class _Builder:
         if run.instance is not None and not state.deferred_from:
             return facts
         if isinstance(facts[0] if facts else None, e.WorkflowStarted):
-            definition = self.maker.definitions[state.workflow_type]
+            definition = self.maker.definitions.get(state.workflow_type)
+            if definition is None:  # a peer knows it: told when the partition, or the code, has come there
+                return None
             run.instance = make_instance(
                 definition,
                 facts[0],  # type: ignore[arg-type]
@@ -574,6 +577,8 @@ class _Builder:
             self.made.replaying.append(self.workflow_id)
             return False
         definition = self.maker.definitions.get(state.workflow_type)
+        if definition is None and self.maker.dispatcher.peer_knows(state.workflow_type):
+            return False
         if definition is None:
             known = ", ".join(sorted(self.maker.definitions)) or "none"
             raise NotDeterministic(
@@ -592,11 +597,7 @@ class _Builder:
             )
         replay = run.replay
         turns = self.partition.store.turns(state.run_id, after=replay.turn)
-        self.maker.watch.begin(run)
-        try:
-            through = replay.advance(turns, done)
-        finally:
-            self.maker.watch.end()
+        through = self._under_watch(run, lambda: replay.advance(turns, done))
         if not through:
             self.made.replaying.append(self.workflow_id)
             return False
@@ -606,13 +607,23 @@ class _Builder:
         return True
 
     def _watched(self, run: Run, call: Callable[[Instance], Any]) -> Any:
-        """Enter user code under the watch; whatever is raised, it was left when this returns."""
-        assert run.instance is not None
-        self.maker.watch.begin(run)
+        """Enter the live instance's code under the watch."""
+        instance = run.instance
+        assert instance is not None
+        return self._under_watch(run, lambda: call(instance))
+
+    def _under_watch(self, run: Run, call: Callable[[], Any]) -> Any:
+        """Enter user code; whatever is raised, it was left when this returns, and the watch has ended."""
+        watch = self.maker.watch
+        watch.begin(run)
         try:
-            return call(run.instance)
+            return call()
         finally:
-            self.maker.watch.end()
+            try:
+                watch.end()
+            except Evicted:  # it was on its way when the code was left
+                watch.end()
+                raise
 
     def _block(self, run: Run, error: BaseException) -> None:
         """The code cannot go on: say why, once per reason, and try again later."""

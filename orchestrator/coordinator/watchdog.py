@@ -13,12 +13,15 @@ that spins slows all others.
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 from collections.abc import Callable
 from time import clock_gettime, monotonic, pthread_getcpuclockid, sleep
 from typing import Protocol
 
 from orchestrator.workflow.loop import Evicted
+
+log = logging.getLogger(__name__)
 
 WALL_LIMIT_S = 2.0
 """Temporal's deadlock detector; user code between two awaits has no business to take longer."""
@@ -84,7 +87,7 @@ class Watchdog:
         self._run = run
 
     def end(self) -> None:
-        """User code was left."""
+        """User code was left. Raises ``Evicted`` if that was on its way; then it is to be called again."""
         with self._lock:
             self._run = None
         while self._sent:  # on its way to this thread: let it surface here
@@ -101,9 +104,13 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stopped.wait(_TICK_S):
-            with self._lock:
-                hung = self._evict_if_overdue()
-                self._given_up = bool(hung)
+            hung = ""
+            try:
+                with self._lock:
+                    hung = self._evict_if_overdue()
+                    self._given_up = bool(hung)
+            except Exception:  # whatever it was, watching must go on
+                log.exception("the watchdog failed, and goes on")
             if hung:
                 self._on_hung(hung)
                 return

@@ -165,6 +165,7 @@ class CommitLog:
         self._faults = faults
         self._closed = False
         self._listeners: list[Listener] = []
+        self._on_failure: list[Callable[[LogError], None]] = []
         self._folder_lock = FolderLock(folder)
         try:
             self._open_store()
@@ -274,6 +275,10 @@ class CommitLog:
         with self.changed:
             if listener in self._listeners:
                 self._listeners.remove(listener)
+
+    def on_failure(self, call: Callable[[LogError], None]) -> None:
+        """Call this once the storage has failed, in the thread that found it; it only takes notes."""
+        self._on_failure.append(call)
 
     def backlog(self) -> int:
         """How many submissions wait to be committed."""
@@ -402,6 +407,8 @@ class CommitLog:
             f"Nothing acknowledged is lost. Free some disk space or repair the disk, then start it again"
         )
         _logger.critical("%s", self.failure, exc_info=error)
+        for call in self._on_failure:
+            call(self.failure)
 
     # --- reading ---
 

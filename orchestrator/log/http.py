@@ -61,7 +61,9 @@ class HttpLog:
             base_url=self.address + wire.PREFIX,
             transport=transport,
             timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S),
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S
+            ),
             trust_env=False,  # an engine on this machine is not reached by way of a proxy
         )
         self._outbox: list[_Parcel] = []
@@ -112,6 +114,8 @@ class HttpLog:
             try:
                 body = b"[" + b",".join(parcel.data for parcel in batch) + b"]"
                 sent = await self._ask("POST", "/commands", wire.Sent, body=body)
+                if len(sent.problems) != len(batch):
+                    raise Unavailable(f"{len(batch)} commands got {len(sent.problems)} answers")
             except OrchestratorError as error:
                 _fail(batch, error)
             except BaseException:

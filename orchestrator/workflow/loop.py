@@ -3,7 +3,7 @@
 What plain asyncio asks of a loop is answered deterministically: callbacks run in the order in which
 they were scheduled, time stands still within an activation, and a delay is a durable timer, which the
 host is asked for. So ``asyncio.sleep``, ``wait_for``, ``timeout``, locks, queues and events work as they
-are. What cannot be replayed raises :class:`NotDeterministic` with the name of what to use.
+are. What cannot be replayed is refused, see ``refusals``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from contextlib import contextmanager, suppress
 from enum import Enum
 from math import isfinite
-from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
-from orchestrator.errors import NotDeterministic, ReadOnlyViolation, UsageError
+from orchestrator.errors import ReadOnlyViolation, UsageError
+from orchestrator.workflow.refusals import RefusingLoop
 
 ResultT = TypeVar("ResultT")
 Ts = TypeVarTuple("Ts")
@@ -146,7 +147,7 @@ class _Activation:
             tasks._enter_task(self._outer, self._outer_task)
 
 
-class WorkflowLoop(asyncio.AbstractEventLoop):
+class WorkflowLoop(RefusingLoop):
     """A deterministic event loop; it runs only inside :meth:`activation`.
 
     Attributes:
@@ -384,35 +385,3 @@ def outside() -> Iterator[None]:
         yield
     finally:
         asyncio._set_running_loop(loop)
-
-
-_FORBIDDEN = {
-    "threads, by which nothing can be replayed; use an activity": (
-        "call_soon_threadsafe run_in_executor set_default_executor"
-    ),
-    "the network; use an activity": (
-        "getaddrinfo getnameinfo create_connection create_server sendfile start_tls create_unix_connection "
-        "create_unix_server connect_accepted_socket create_datagram_endpoint sock_recv sock_recv_into "
-        "sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile"
-    ),
-    "files and pipes; use an activity": (
-        "connect_read_pipe connect_write_pipe add_reader remove_reader add_writer remove_writer"
-    ),
-    "processes; use an activity": "subprocess_shell subprocess_exec",
-    "signals of the operating system; use @workflow.signal": "add_signal_handler remove_signal_handler",
-    "the loop itself, which belongs to the engine; await instead": (
-        "run_forever run_until_complete stop close set_task_factory set_exception_handler"
-    ),
-}
-
-
-def _forbidden(name: str, why: str) -> Callable[..., NoReturn]:
-    def refuse(self: WorkflowLoop, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotDeterministic(f"loop.{name}() in a workflow is about {why}")
-
-    return refuse
-
-
-for _why, _names in _FORBIDDEN.items():
-    for _name in _names.split():
-        setattr(WorkflowLoop, _name, _forbidden(_name, _why))

@@ -1,7 +1,7 @@
 """Calls as users write them. Never run: ``test_calls.py`` compares what mypy says with the comments.
 
-``# is: T`` is the type that mypy reveals in that line, ``# no: text`` is (a part of) the error in it, and a
-line without either has no error.
+``# is: T`` is the type that mypy reveals in that line, ``# no: code`` is an error that it must have; no other
+line may have one.
 """
 
 from __future__ import annotations
@@ -42,27 +42,28 @@ def four(a: int, b: str, c: bool, d: dict[str, int]) -> bytes:
 class Order:
     @workflow.run
     async def run(self, order_id: str, cents: int) -> float:
-        reveal_type(await workflow.execute_activity(none, start_to_close_timeout=1))  # is: None
-        reveal_type(await workflow.execute_activity(one, 1, start_to_close_timeout=1))  # is: str
-        reveal_type(await workflow.execute_activity(two, 1, "b", start_to_close_timeout=1))  # is: float
-        reveal_type(await workflow.execute_activity(three, 1, "b", True, start_to_close_timeout=1))  # is: list[int]
-        reveal_type(await workflow.execute_activity(four, 1, "", True, {}, start_to_close_timeout=1))  # is: bytes
-        reveal_type(await workflow.execute_activity("name", 1, "x", start_to_close_timeout=1))  # is: Any
-        reveal_type(await workflow.execute_activity("name", result_type=int, start_to_close_timeout=1))  # is: int
+        execute = workflow.execute_activity
+        reveal_type(await execute(none, start_to_close_timeout=1))  # is: None
+        reveal_type(await execute(one, 1, start_to_close_timeout=1))  # is: str
+        reveal_type(await execute(two, 1, "b", start_to_close_timeout=1))  # is: float
+        reveal_type(await execute(three, 1, "b", True, start_to_close_timeout=1))  # is: list[int]
+        reveal_type(await execute(four, 1, "", True, {}, start_to_close_timeout=1))  # is: bytes
+        reveal_type(await execute("name", 1, "x", start_to_close_timeout=1))  # is: Any
+        reveal_type(await execute("name", result_type=int, start_to_close_timeout=1))  # is: int
 
-        started = workflow.start_activity(two, 1, "b", schedule_to_close_timeout=timedelta(hours=1))
+        started = workflow.start_activity(two, 1, "b", start_to_close_timeout=timedelta(hours=1))
         reveal_type(started)  # is: ActivityHandle[float]
         reveal_type(await started)  # is: float
-        reveal_type(await asyncio.gather(started, workflow.start_activity(one, 1)))  # is: tuple[float, str]
+        reveal_type(await asyncio.gather(started, workflow.start_activity("one", 1)))  # is: tuple[float, Any]
 
-        await workflow.execute_activity(one, "1", start_to_close_timeout=1)  # no: Argument 1
-        await workflow.execute_activity(one, start_to_close_timeout=1)  # no: Argument 1
-        await workflow.execute_activity(two, "b", 1, start_to_close_timeout=1)  # no: Argument 1
-        await workflow.execute_activity(none, 1, start_to_close_timeout=1)  # no: Argument 1
-        await workflow.execute_activity(one, 1, start_to_close_timeout="1 s")  # no: overload
-        await workflow.execute_activity(one, 1, start_to_finish_timeout=1)  # no: overload
-        await workflow.sleep("1 s")  # no: Argument 1
-        await workflow.wait_condition(lambda: self.done(1))  # no: Too many arguments
+        await execute(one, "1", start_to_close_timeout=1)  # no: arg-type
+        await execute(one, start_to_close_timeout=1)  # no: arg-type
+        await execute(two, "b", 1, start_to_close_timeout=1)  # no: arg-type
+        await execute(none, 1, start_to_close_timeout=1)  # no: arg-type
+        await execute(one, 1, start_to_close_timeout="1 s")  # no: call-overload
+        await execute(one, 1, start_to_finish_timeout=1)  # no: call-overload
+        await workflow.sleep("1 s")  # no: arg-type
+        await workflow.wait_condition(lambda: self.done(1))  # no: call-arg
         return 0.0
 
     @workflow.signal
@@ -94,15 +95,15 @@ async def client(client: Client) -> None:
     await handle.signal(Order.stopped)
     await handle.signal("approve", "me", 1.0)
 
-    await client.start_workflow(Order.run, 17, 100, id="o-17")  # no: Argument 2
-    await client.start_workflow(Order.run, "o-17", id="o-17")  # no: Argument 1
-    await client.execute_workflow(Order.run, "o-17", "100", id="o-17")  # no: Argument 2
-    await client.start_workflow(Order.run, "o-17", 100)  # no: overload
-    await handle.signal(Order.approve, 1.0, "me")  # no: Argument 1
-    await handle.signal(Order.approve)  # no: Argument 1
-    await handle.signal(Order.stopped, 1)  # no: Argument 1
-    await handle.query(Order.progress, 1)  # no: Argument 1
-    await handle.query(Order.progress)  # no: Argument 1
+    await client.start_workflow(Order.run, 17, 100, id="o-17")  # no: arg-type
+    await client.start_workflow(Order.run, "o-17", id="o-17")  # no: arg-type
+    await client.execute_workflow(Order.run, "o-17", "100", id="o-17")  # no: arg-type
+    await client.start_workflow(Order.run, "o-17", 100)  # no: call-overload
+    await handle.signal(Order.approve, 1.0, "me")  # no: arg-type
+    await handle.signal(Order.approve)  # no: arg-type
+    await handle.signal(Order.stopped, 1)  # no: arg-type
+    await handle.query(Order.progress, 1)  # no: arg-type
+    await handle.query(Order.progress)  # no: arg-type
 
 
 @workflow.defn
@@ -117,9 +118,5 @@ async def defaults(client: Client) -> None:
     await client.execute_workflow(WithDefaults.run, "a", id="a")
 
 
-@workflow.run  # no: type
-async def no_method() -> None: ...
-
-
-@workflow.defn(dynamic_signals=1)  # no: dynamic_signals
+@workflow.defn(dynamic_signals=1)  # no: call-overload
 class Wrong: ...

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator import workflow
+from orchestrator.codec import avro
 from orchestrator.coordinator import ownership, partition
 from orchestrator.engine import decider
 from orchestrator.engine.state import Changes, RunState
@@ -16,7 +17,8 @@ from orchestrator.log import simulated
 from orchestrator.log.faults import Fate
 from orchestrator.log.topics import HISTORY, TASKS
 from orchestrator.protocol import commands as c
-from orchestrator.protocol.records import Turn
+from orchestrator.protocol import events as e
+from orchestrator.protocol.records import Activation, Claim, HistoryRecord, Marks, Turn, history_key
 from orchestrator.store.partition_store import PartitionStore
 
 from .kit import TO_ME, Bench, query, report, signal, start
@@ -114,6 +116,7 @@ def test_a_turn_that_landed_before_the_next_claim_counts(
         bench.begin()
     bench.settle()
     assert len(bench.claims) == 2
+    assert [part.part for part in bench.turns].count(0) == 1, "it was decided again"
     check_one_large_turn(bench)
     bench.send(query("all"))
     assert bench.value("query") == []
@@ -126,6 +129,60 @@ def test_a_turn_of_which_a_part_is_missing_at_the_next_claim_is_void(bench: Benc
     assert [turn.part for turn in bench.turns].count(0) == 2, "the first try has left its part 0"
     check_one_large_turn(bench)
     assert {reply.run_id for reply in bench.replies} == {run_of(bench)}
+
+
+def large_turn(epoch: int) -> list[Turn]:
+    """Three parts of a run's first turn."""
+    events = (e.WorkflowStarted(workflow_type="Order"), e.WorkflowSignaled(signal_name="note"))
+    return [
+        Turn(
+            epoch=epoch,
+            seq=part + 1,
+            marks=Marks(),
+            sent_through=-1,
+            time_ms=1,
+            workflow_id="x",
+            run_id="f" * 32,
+            turn=1,
+            first_event_id=part + 1,
+            activation=Activation.DEFERRED,
+            events=(events[min(part, 1)],),
+            part=part,
+            parts=3 if part == 2 else 0,
+        )
+        for part in range(3)
+    ]
+
+
+def claim(epoch: int) -> Claim:
+    return Claim(epoch=epoch, nonce=f"n{epoch}", owner="other", generation=1, time_ms=0)
+
+
+FIVE, SIX = large_turn(5), large_turn(6)
+HISTORIES: dict[str, tuple[list[HistoryRecord], bool]] = {
+    "all parts before the next claim": ([claim(5), *FIVE, claim(6)], True),
+    "a claim in the midst": ([claim(5), *FIVE[:2], claim(6), FIVE[2]], False),
+    "parts of two claims": ([claim(5), *FIVE[:2], claim(6), SIX[2]], False),
+    "begun under one claim, whole under the next": ([claim(5), *FIVE[:2], claim(6), *SIX], True),
+    "a part is missing": ([claim(5), FIVE[0], FIVE[2]], False),
+    "the first part is missing": ([claim(5), *FIVE[1:]], False),
+    "the last part is missing": ([claim(5), *FIVE[:2]], False),
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+@pytest.mark.parametrize("slice_records", [1, 500])
+def test_whether_a_turn_in_parts_counts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, slice_records: int
+) -> None:
+    monkeypatch.setattr(ownership, "RESTORE_SLICE_RECORDS", slice_records)
+    records, counts = HISTORIES[name]
+    bench.coordinator.close()
+    for record in records:
+        bench.land(HISTORY, avro.encode(record), history_key(record))
+    bench.begin()
+    stored = list(bench.partition.store.turns("f" * 32))
+    assert [len(turn.events) for turn in stored] == ([3] if counts else [])
 
 
 # ----------------------------------------------------------------------------------------- incidents

@@ -29,6 +29,7 @@ class Server:
     def __init__(self) -> None:
         self.requests: list[httpx.Request] = []
         self.answers: list[Answer] = []
+        self.asked = asyncio.Event()
         self.free = asyncio.Event()
         self.free.set()
 
@@ -43,6 +44,7 @@ class Server:
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
+        self.asked.set()
         await self.free.wait()
         return self.answers.pop(0)(request)
 
@@ -80,8 +82,7 @@ async def test_while_one_batch_is_on_its_way_the_next_gathers(server: Server, lo
     server.says(sent(1))
     server.says(sent(2))
     first = asyncio.create_task(log.send(signal(0)))
-    while not server.requests:
-        await asyncio.sleep(0)
+    await server.asked.wait()
     rest = [asyncio.create_task(log.send(signal(number))) for number in (1, 2)]
     await asyncio.sleep(0)
     server.free.set()
@@ -106,6 +107,12 @@ async def test_each_command_of_a_batch_has_its_own_outcome(server: Server, log: 
     server.says(wire.Sent(problems=(None, refused, busy)))
     outcomes = await asyncio.gather(*[log.send(signal(n)) for n in range(3)], return_exceptions=True)
     assert list(map(type, outcomes)) == [type(None), RecordRefused, Unavailable]
+
+
+async def test_an_answer_that_does_not_fit_leaves_nobody_waiting(server: Server, log: HttpLog) -> None:
+    server.says(sent(1))
+    outcomes = await asyncio.gather(*[log.send(signal(n)) for n in range(2)], return_exceptions=True)
+    assert list(map(type, outcomes)) == [Unavailable, Unavailable]
 
 
 @pytest.mark.parametrize(
@@ -180,8 +187,7 @@ async def test_closing_ends_what_waits(server: Server) -> None:
     log = HttpLog("http://127.0.0.1:1", transport=httpx.MockTransport(server.handle))
     server.free.clear()
     waiting = asyncio.create_task(log.send(signal(1)))
-    while not server.requests:
-        await asyncio.sleep(0)
+    await server.asked.wait()
     late = asyncio.create_task(log.send(signal(2)))
     await asyncio.sleep(0)
     await log.close()

@@ -123,6 +123,29 @@ def test_pages_of_the_load_limit_lose_and_repeat_nothing(
     assert sorted(found) == sorted(many)
 
 
+def test_what_is_set_in_the_midst_of_a_loaded_page_is_not_lost(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key is below the resume key, and its time is the horizon."""
+    monkeypatch.setattr(timers, "LOAD_LIMIT", 1)
+    model.commit([at(100, 5)], [])
+    model.deadlines = Deadlines(model.store)
+    assert model.due(0) == []
+    model.commit([at(100, 1)], [])
+    assert model.due(100) == [at(100, 1), at(100, 5)]
+
+
+def test_what_was_taken_is_not_loaded_again_before_its_turn_is_committed(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timers, "LOAD_LIMIT", 2)
+    many = [at(n, n) for n in range(9)]
+    model.commit(many, [])
+    model.deadlines = Deadlines(model.store)
+    found = [due for _ in range(9) for due in model.due(100)]
+    assert found == many
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), load_limit=st.sampled_from([1, 3, 10_000]))
 def test_no_deadline_is_lost_late_early_or_twice(seed: int, load_limit: int) -> None:

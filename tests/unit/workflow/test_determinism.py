@@ -171,6 +171,14 @@ def test_outside_everything_works() -> None:
     time.sleep(0)
 
 
+def test_loops_of_asyncio_read_the_clock_at_once() -> None:
+    loop = asyncio.new_event_loop()
+    before, now, after = time.monotonic(), loop.time(), time.monotonic()
+    loop.close()
+    assert before <= now <= after
+    assert isinstance(asyncio.BaseEventLoop.time, types.BuiltinFunctionType)
+
+
 def test_install_is_idempotent_and_uninstall_restores() -> None:
     wrapped = time.time
     determinism.install()
@@ -180,6 +188,7 @@ def test_install_is_idempotent_and_uninstall_restores() -> None:
     assert isinstance(time.time, types.BuiltinFunctionType)
     assert isinstance(builtins.open, types.BuiltinFunctionType)
     assert isinstance(vars(datetime.datetime)["now"], types.ClassMethodDescriptorType)
+    assert isinstance(asyncio.BaseEventLoop.time, types.FunctionType)
     determinism.install()
     assert not isinstance(time.time, types.BuiltinFunctionType)
 

@@ -1,0 +1,63 @@
+"""The generated readers: right on what is usual, and silent about nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import inspect
+
+from orchestrator.codec import avro
+from orchestrator.codec.readers import ReaderCompiler
+from orchestrator.codec.writers import WriterCompiler
+from orchestrator.protocol.commands import Command, SignalWorkflow
+from orchestrator.protocol.values import Payload
+
+SIGNAL = SignalWorkflow(
+    workflow_id="w", signal_name="s", input=(Payload(data=b"1", metadata={"a": "b"}),), headers={"h": "i"}
+)
+READ = ReaderCompiler().root(inspect.type_info(Command))
+
+
+def written(signal: SignalWorkflow) -> bytes:
+    pieces: list[bytes] = []
+    WriterCompiler().root(inspect.type_info(Command))[SignalWorkflow](signal, pieces.append)
+    return b"".join(pieces)
+
+
+def test_what_was_written_is_read() -> None:
+    data = written(SIGNAL)
+    assert READ(data, 0) == (SIGNAL, len(data))
+
+
+def test_every_truncation_is_noticed() -> None:
+    """Either the reader raises, or it does not end where the bytes end."""
+    data = written(SIGNAL)
+    for length in range(len(data)):
+        cut = data[:length]
+        try:
+            _, end = READ(cut, 0)
+        except Exception:
+            continue
+        assert end != len(cut)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x63",  # a place in the union that is not there
+        b"\x01",  # a negative one
+        b"\x02\x01",  # a text of negative length
+        b"\x02" + b"\xff" * 12,  # a length without an end
+        b"\x02\x02\xff",  # text that is no UTF-8
+    ],
+)
+def test_damage_is_raised(data: bytes) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        READ(data, 0)
+
+
+def test_what_the_fast_reader_does_not_take_is_said_by_the_slow_one() -> None:
+    data = avro.encode(SIGNAL)
+    with pytest.raises(avro.DecodeError, match=r"no record of commands|left over"):
+        avro.decode(data[:-1])
+    with pytest.raises(avro.DecodeError, match="left over"):
+        avro.decode(data + b"\x00")
