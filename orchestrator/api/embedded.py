@@ -103,6 +103,12 @@ class Engine:
         """Nothing can be appended any more, so nothing can be decided."""
         self.error = error
         self._coordinator.stop()
+        self._tell_stopped()  # now: closing takes its time on such a disk
+
+    def _tell_stopped(self) -> None:
+        calls, self._stopped = self._stopped, []
+        for call in calls:
+            call()
 
     def _run(self, coordinator: Coordinator) -> None:
         try:
@@ -114,8 +120,7 @@ class Engine:
             raise
         finally:
             if coordinator is self._coordinator:
-                for call in self._stopped:
-                    call()
+                self._tell_stopped()
 
     def _stores(self) -> list[PartitionStore | None]:
         partitions = self._coordinator.partitions
@@ -128,7 +133,7 @@ class Engine:
         return all(store is not None for store in self._stores())
 
     def on_stopped(self, call: Callable[[], object]) -> None:
-        """Call this, on the coordinator's thread, when the coordinator has ended for whatever reason."""
+        """Call this, in whatever thread, once nothing will be decided any more, for whatever reason."""
         self._stopped.append(call)
 
     async def wait_ready(self) -> None:

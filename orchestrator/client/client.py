@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Required, Self, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 
 from orchestrator.client.channel import Channel
-from orchestrator.client.handle import ANSWER_TIMEOUT_S, Session, WorkflowHandle
+from orchestrator.client.handle import ANSWER_TIMEOUT_S, Session, WorkflowHandle, request_ids
 from orchestrator.client.names import workflow_called
 from orchestrator.client.reads import AsyncReader
 from orchestrator.codec.payloads import DEFAULT, PayloadConverter
@@ -83,7 +83,7 @@ class Client:
         if reader is None and isinstance(log, AsyncReader):
             reader = log
         self.identity = identity or f"{os.getpid()}@{socket.gethostname()}"
-        self._session = Session(Channel(log), converter, self.identity, reader)
+        self._session = Session(Channel(log), converter, self.identity, reader, request_ids())
 
     @classmethod
     async def connect(

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple, overload
 
 from orchestrator.client.answers import query_result, workflow_result
@@ -39,6 +40,7 @@ class Session(NamedTuple):
     converter: PayloadConverter
     identity: str
     chosen_reader: AsyncReader | None
+    request_ids: Iterator[str]
 
     @property
     def reader(self) -> AsyncReader:
@@ -51,7 +53,13 @@ class Session(NamedTuple):
 
     def common(self, request_id: str | None) -> dict[str, Any]:
         """The fields that all commands carry."""
-        return {"request_id": request_id or uuid.uuid4().hex, "identity": self.identity}
+        return {"request_id": request_id or next(self.request_ids), "identity": self.identity}
+
+
+def request_ids() -> Iterator[str]:
+    """Ids that no other client uses, and no other process."""
+    client = uuid.uuid4().hex
+    return (f"{client}-{number}" for number in itertools.count(1))
 
 
 class WorkflowHandle(Generic[R]):

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from time import monotonic, time_ns
 from typing import Any, NamedTuple, Protocol, Self
 from uuid import uuid4
 
@@ -144,7 +144,7 @@ class CommitLog:
         *,
         partitions: int = EMBEDDED_PARTITIONS,
         max_record_bytes: int = MAX_RECORD_BYTES,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = lambda: time_ns() // 1_000_000,
         faults: FaultHook = NO_FAULTS,
     ) -> None:
         self.folder = folder
@@ -309,11 +309,12 @@ class CommitLog:
             if batch.deliveries:
                 self._publish(batch)
             if durable:
-                self._queue.append((time.monotonic(), durable))
-                if self._drivers:
-                    self.changed.notify_all()
-                else:
-                    self._work.notify()
+                self._queue.append((monotonic(), durable))
+                if len(self._queue) == 1:  # else whoever commits was woken for the one before
+                    if self._drivers:
+                        self.changed.notify_all()
+                    else:
+                        self._work.notify()
 
     def commit_waiting(self) -> bool:
         """Commit what waits, in the calling thread, one batch at a time; whether anything waited."""
@@ -335,7 +336,7 @@ class CommitLog:
             with self.changed:
                 while not self._queue and not self._closed:
                     self._work.wait(DRIVER_GRACE_S if self._drivers else None)
-                overdue = not self._queue or time.monotonic() - self._queue[0][0] >= DRIVER_GRACE_S
+                overdue = not self._queue or monotonic() - self._queue[0][0] >= DRIVER_GRACE_S
                 if self._drivers and not overdue and not self._closed:
                     self._work.wait(DRIVER_GRACE_S)
                     continue

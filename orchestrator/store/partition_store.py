@@ -7,6 +7,7 @@ store stands at exactly one offset of history.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import Marks, Turn
 from orchestrator.store import keys
+
+_logger = logging.getLogger(__name__)
 
 BLOCK_CACHE_BYTES = 64 * 1024 * 1024
 MEMTABLE_BYTES = 16 * 1024 * 1024
@@ -149,8 +152,13 @@ class PartitionStore:
         self._open()
 
     def close(self) -> None:
-        """Close the files. The store must not be used any more."""
-        self._db.close()
+        """Close the files. The store must not be used any more. What a failing disk does not take
+        now is read from history again.
+        """
+        try:
+            self._db.close()
+        except Exception as error:
+            _logger.warning("the store in %s was not closed in order: %s", self.folder, error)
 
     # ---------------------------------------------------------------------------------------- write
 

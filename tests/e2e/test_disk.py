@@ -20,8 +20,8 @@ from orchestrator.client.client import Client
 from orchestrator.errors import LogError
 from tests.e2e.dev_process import TIMEOUT_S, Dev, environment, write_modules
 
-NO_MORE_BYTES = (1, 1)
-"""As a file size limit: every write beyond the first byte of a file fails, as on a full disk."""
+MAX_FILE_BYTES = 64 * 1024
+"""Later writes fail, as on a full disk; enough for what the process says on stderr."""
 
 PROGRAM = """
 import asyncio, resource, sys, time
@@ -86,8 +86,8 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
 async def test_dev_ends_with_the_reason(dev: Dev, tmp_path: Path) -> None:
     async with await Client.connect(dev.address) as client:
         await client.start_workflow("Greeting", "Ann", 1, id="kept")
-        resource.prlimit(dev.process.pid, resource.RLIMIT_FSIZE, NO_MORE_BYTES)
-        asked = asyncio.create_task(client.start_workflow("Greeting", "Ann", 1, id="lost"))
+        resource.prlimit(dev.process.pid, resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
+        asked = asyncio.create_task(client.start_workflow("Greeting", "x" * MAX_FILE_BYTES, id="lost"))
         assert await asyncio.to_thread(dev.process.wait, TIMEOUT_S) == 1
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)

@@ -43,21 +43,22 @@ class Spins:
             pass
 
 
-@workflow.defn
-class Yields:
-    """Catches what is raised in it, and comes back from each await: only the loop itself can end it."""
-
-    @workflow.run
-    async def run(self) -> None:
-        while True:
-            with suppress(BaseException):
-                await asyncio.sleep(0)
-
-
 def spin() -> None:
     """Long enough that what is raised asynchronously hits this, where it is caught, and not its caller."""
     for _ in range(100_000):
         pass
+
+
+@workflow.defn
+class Yields:
+    """Catches what is raised in it, and comes back from each await: only its loop can end it."""
+
+    @workflow.run
+    async def run(self) -> None:
+        while not given_up.is_set():
+            with suppress(BaseException):
+                spin()
+                await asyncio.sleep(0)
 
 
 @workflow.defn
