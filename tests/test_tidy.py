@@ -36,6 +36,7 @@ LONG_FILES: dict[str, str] = {
     "orchestrator/coordinator/turn.py": "the one place where rules meet user code",
     "orchestrator/coordinator/partition.py": "all that is known of one partition while it is owned",
     "orchestrator/engine/activity.py": "one life-cycle: decide and evolve side by side",
+    "orchestrator/log/simulated.py": "the cluster, its appenders and members: apart they would be a cycle",
     "orchestrator/log/commit_log.py": "one algorithm: the group commit and what readers see of it",
     "tests/unit/coordinator/test_turn.py": "as many cases as the file has rules that it mirrors",
     "tests/unit/worker/test_worker.py": "one worker from its first beat to its last",

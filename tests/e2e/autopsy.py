@@ -62,9 +62,13 @@ class Autopsy:
 
     def _one_close_per_run(self) -> None:
         for run_id, turns in self.facts.runs.items():
-            closes = [event for turn in turns for event in turn.events if isinstance(event, e.WorkflowCompleted)]
+            closes = [
+                event for turn in turns for event in turn.events if isinstance(event, e.WorkflowCompleted)
+            ]
             _demand(len(closes) == 1, f"{run_id} has {len(closes)} closes")
-            pokes = [event for turn in turns for event in turn.events if isinstance(event, e.WorkflowSignaled)]
+            pokes = [
+                event for turn in turns for event in turn.events if isinstance(event, e.WorkflowSignaled)
+            ]
             _demand(len(pokes) == len(POKES), f"{run_id} got {len(pokes)} signals")
 
     def _one_effect_per_accepted_command(self) -> None:
