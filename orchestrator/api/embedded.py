@@ -9,9 +9,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import tempfile
 import threading
+import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,9 +25,10 @@ from orchestrator.client.client import Client
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.runtime import Runtime, SystemRuntime
 from orchestrator.coordinator.watchdog import Abandoned, Watchdog
-from orchestrator.errors import DefinitionError, LogError, Unavailable
+from orchestrator.errors import ConfigError, DefinitionError, LogError, Unavailable
 from orchestrator.log.embedded import EmbeddedLog
 from orchestrator.log.embedded_aio import EmbeddedAioLog
+from orchestrator.log.topics import HISTORY
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import History, RunDescription, RunPage
 from orchestrator.store.partition_store import PartitionStore
@@ -33,6 +36,8 @@ from orchestrator.view.store_reader import StoreReader
 from orchestrator.worker.worker import Worker
 from orchestrator.workflow import determinism
 from orchestrator.workflow.definition import WorkflowDefinition, definition_of
+
+_logger = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
 """How long an engine may take to own all its partitions: longer than any restore of a sane folder."""
@@ -83,7 +88,16 @@ class Engine:
         self._thread.start()
 
     def _open_store(self, number: int) -> PartitionStore:
-        return PartitionStore(self.folder / "store" / f"{number:05d}", log_id=self.log.cluster_id)
+        store = PartitionStore(self.folder / "store" / f"{number:05d}", log_id=self.log.cluster_id)
+        seen, end = store.checkpoint.offset, self.log.end(HISTORY, number)
+        if seen > end:
+            store.close()
+            raise ConfigError(
+                f"the data folder {self.folder} has lost history: partition {number} ends at {end}, and "
+                f"{seen} records of it were seen; restore the whole folder from one copy, or delete its "
+                f"'store' to go on with what is left"
+            )
+        return store
 
     def _on_hung(self, workflow_id: str) -> None:
         """The coordinator's thread is stuck in a workflow's code for good: go on without it, and say so.
@@ -117,7 +131,8 @@ class Engine:
             return
         except BaseException as error:
             self.error = error
-            raise
+            _logger.critical("the engine has stopped", exc_info=error)
+            _let_go(error)
         finally:
             if coordinator is self._coordinator:
                 self._tell_stopped()
@@ -137,11 +152,16 @@ class Engine:
         self._stopped.append(call)
 
     async def wait_ready(self) -> None:
-        """Wait until all partitions are owned."""
+        """Wait until all partitions are owned.
+
+        Raises:
+            ConfigError: the folder is damaged.
+            Unavailable: the engine has stopped for another reason.
+        """
         async with asyncio.timeout(START_TIMEOUT_S):
             while not self.ready:
                 if not self._thread.is_alive():
-                    raise self.gone()
+                    raise self.error if isinstance(self.error, ConfigError) else self.gone()
                 await asyncio.sleep(0.005)
 
     def gone(self) -> Unavailable:
@@ -251,6 +271,13 @@ async def embedded(
         await asyncio.to_thread(engine.close)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear the frames of an error that is kept: a cursor in them would keep its store locked."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _definition(workflow: type | WorkflowDefinition) -> WorkflowDefinition:

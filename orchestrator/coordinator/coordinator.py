@@ -58,6 +58,7 @@ from orchestrator.log.topics import (
     COMMANDS,
     DEAD_LETTERS,
     HISTORY,
+    META,
     REPLIES,
     TASKS,
     WORKER_HEADER,
@@ -86,6 +87,9 @@ DELETE_EVERY = 10_000
 """Commands consumed before the log is told that it may let go of them."""
 
 MAX_POLL_S = 1.0
+
+SCHEMA_KEY = b"schema/"
+"""Key of a schema on ``meta``, before its id: whoever meets the id in a record finds the schema here."""
 """A step is made at least so often, whatever the clocks of deadlines and beats say."""
 
 _Work = tuple[Partition, dict[str, list[Input]], Made, list[int], list[int]]
@@ -165,9 +169,28 @@ class Coordinator:
         self.close()
 
     def start(self) -> None:
-        """Join the group."""
+        """Join the group, able to read what newer versions wrote."""
+        self._exchange_schemas()
         self._log.seek(WORKERS, 0, self._log.end(WORKERS, 0))
         self._log.join()
+
+    def _exchange_schemas(self) -> None:
+        """Learn the schemas of other versions from ``meta``, and leave ours there for them."""
+        known: set[bytes] = set()
+        offset = 0
+        while records := self._log.read(META, 0, offset, 500):
+            offset = records[-1].offset + 1
+            for record in records:
+                if record.key.startswith(SCHEMA_KEY) and record.value is not None:
+                    known.add(record.key)
+                    try:
+                        avro.register(record.value.decode())
+                    except (avro.DecodeError, UnicodeDecodeError) as error:
+                        log.warning("%s of meta is of no use: %s", record.key, error)
+        for number, schema in avro.DEFAULT.schemas().values():
+            key = SCHEMA_KEY + str(number).encode()
+            if key not in known:
+                self._outgoing.append(META, 0, key, schema.encode())
 
     def stop(self) -> None:
         """End the loop soon; may be called from any thread."""
@@ -247,7 +270,14 @@ class Coordinator:
         if partition is None:
             ownership = Ownership(number, self._log, self._runtime, self.incarnation)
             store = self._open_store(number)
-            partition = Partition(number, ownership, store, self._suspects, self._max_runs)
+            partition = Partition(
+                number,
+                ownership,
+                store,
+                suspects=self._suspects,
+                max_runs=self._max_runs,
+                watch=self._watch,
+            )
             partition.now_s = self._runtime.monotonic_s()
             self.partitions[number] = partition
             partition.assign(membership.generation)

@@ -20,6 +20,7 @@ from orchestrator.coordinator.outflow import Outflow
 from orchestrator.coordinator.ownership import Committed, Found, Ownership, next_marks
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
 from orchestrator.coordinator.turn import Answer, Draft, Input, RefusedDelivery, Resume
+from orchestrator.coordinator.watchdog import Watch
 from orchestrator.engine import activity, decider, outbox
 from orchestrator.engine.outbox import Outgoing
 from orchestrator.engine.state import ActivityPhase, ActivityState, Changes, RunState
@@ -69,8 +70,10 @@ class Partition:
         number: int,
         ownership: Ownership,
         store: PartitionStore,
+        *,
         suspects: frozenset[str] = frozenset(),
         max_runs: int = MAX_RUNS_IN_MEMORY,
+        watch: Watch | None = None,
     ) -> None:
         """``store`` stands where its checkpoint says; the code of the ids ``suspects`` is not entered."""
         self.number = number
@@ -78,6 +81,7 @@ class Partition:
         self.store = store
         self.suspects = suspects
         self._max_runs = max_runs
+        self._watch = watch
         self.poisoned: dict[str, str] = {}
         self.now_s = 0.0
         self._rejections: dict[tuple[str, str], tuple[float, Rejection]] = {}
@@ -85,7 +89,7 @@ class Partition:
 
     def _reset(self) -> None:
         checkpoint = self.store.checkpoint
-        self.runs = Runs(self.store, limit=self._max_runs)
+        self.runs = Runs(self.store, limit=self._max_runs, watch=self._watch)
         self.deadlines = Deadlines(self.store)
         self.outflow = Outflow(checkpoint.sent_through)
         self.marks = checkpoint.marks
@@ -103,7 +107,7 @@ class Partition:
         self._requests: dict[tuple[str, str], Draft] = {}
         self._waiters: dict[str, list[tuple[float, AwaitResult]]] = {}
         self._blocked: list[tuple[float, str]] = []
-        self._folding: dict[str, RunState] = {}
+        self._folding: dict[str, Run] = {}
 
     def drop(self, dispatcher: Dispatcher) -> None:
         """Forget everything that runs ahead of the store."""
@@ -143,17 +147,21 @@ class Partition:
         if turn is None:
             return []
         self._move_marks(turn.marks, turn.sent_through, [cause.offset for cause in turn.causes])
-        state = self._folding.get(turn.run_id) or self.store.state(turn.run_id)
+        folding = self._folding.get(turn.run_id)
+        state = folding.state if folding is not None else self.store.state(turn.run_id)
         changes = Changes()
         try:
             state = decider.evolve(state, turn, changes)
         except ValueError as error:
             log.warning("partition %d: a run is ignored, for history has a gap: %s", self.number, error)
             return []
-        self._folding[turn.run_id] = state
+        if folding is None:
+            folding = Run(state)
+        row = encode_state(state) if folding.takes_snapshot() else None
+        self._folding[turn.run_id] = folding
         if not state.is_open:
             del self._folding[turn.run_id]
-        return rows_of(turn, changes, state=encode_state(state), is_open=state.is_open)
+        return rows_of(turn, changes, state=row, is_open=state.is_open)
 
     def _move_marks(self, marks: Marks, sent_through: int, offsets: Sequence[int]) -> None:
         self.marks = next_marks(self.marks, marks.commands)

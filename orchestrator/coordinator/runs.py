@@ -6,11 +6,13 @@ go. An instance that was let go is made again by replaying the run's turns.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
+from orchestrator.coordinator.watchdog import Unwatched, Watch, under
 from orchestrator.engine import translate
 from orchestrator.engine.state import RunState
 from orchestrator.errors import NotDeterministic
@@ -19,6 +21,9 @@ from orchestrator.protocol.records import Activation, Turn
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.workflow.definition import WorkflowDefinition
 from orchestrator.workflow.instance import Instance
+from orchestrator.workflow.loop import Evicted
+
+log = logging.getLogger(__name__)
 
 MAX_RUNS_IN_MEMORY = 10_000
 """Per partition. A run that was let go costs a replay when it is next woken: memory against time."""
@@ -27,7 +32,7 @@ MAX_RUNS_IN_MEMORY = 10_000
 class Run(msgspec.Struct, eq=False):
     """The latest run of a workflow id, in memory.
 
-    ``in_flight`` counts its turns in flight, ``snapshot_event`` is where its state row stands,
+    ``in_flight`` counts its turns in flight, ``snapshot_event`` is where its state row stands at least,
     ``retry_at_s`` says when a blocked run's code is tried again.
     """
 
@@ -48,6 +53,19 @@ class Run(msgspec.Struct, eq=False):
     def pinned(self) -> bool:
         """Whether turns are in flight."""
         return self.in_flight > 0
+
+    def takes_snapshot(self) -> bool:
+        """Whether the state's row is to be written with the turn that was just made.
+
+        It may lag behind by as many events as there are open things, so that a fan-out costs no more per
+        event than a single activity; the first and the last turn need it.
+        """
+        state = self.state
+        open_things = len(state.activities) + len(state.timers)
+        if state.is_open and state.turn > 1 and state.next_event_id - self.snapshot_event < open_things:
+            return False
+        self.snapshot_event = state.next_event_id
+        return True
 
     def drop_instance(self) -> None:
         """Let the live coroutine go; it is made again by a replay."""
@@ -72,11 +90,24 @@ class Run(msgspec.Struct, eq=False):
 class Runs:
     """The runs of one partition, by workflow id; least recently used ones are let go."""
 
-    def __init__(self, store: PartitionStore, *, limit: int = MAX_RUNS_IN_MEMORY) -> None:
-        """Begin with none in memory."""
+    def __init__(
+        self, store: PartitionStore, *, limit: int = MAX_RUNS_IN_MEMORY, watch: Watch | None = None
+    ) -> None:
+        """Begin with none in memory. ``watch`` looks after the code that runs when an instance is let go."""
         self._store = store
         self._limit = limit
+        self._watch = watch if watch is not None else Unwatched()
         self._runs: OrderedDict[str, Run] = OrderedDict()
+
+    def drop(self, run: Run) -> None:
+        """Let a run's live coroutine go. Its ``finally`` blocks may take no longer than other code."""
+        if run.instance is None and run.replay is None:
+            return
+        try:
+            under(self._watch, run, run.drop_instance)
+        except Evicted:
+            log.warning("run %s did not give way when it was let go", run.state.run_id)
+            run.instance = run.replay = None
 
     def get(self, workflow_id: str) -> Run | None:
         """The latest run of an id, from memory or the store; None if the id was never used."""
@@ -88,7 +119,7 @@ class Runs:
         state = self._store.state(run_id) if run_id is not None else None
         if state is None:
             return None
-        run = Run(state, snapshot_event=state.next_event_id)
+        run = Run(state)
         self._runs[workflow_id] = run
         return run
 
@@ -121,14 +152,14 @@ class Runs:
 
     def release(self, run: Run) -> None:
         """Let go of a run, if it still is its id's latest in memory."""
-        run.drop_instance()
+        self.drop(run)
         if self._runs.get(run.state.workflow_id) is run:
             del self._runs[run.state.workflow_id]
 
     def clear(self) -> None:
         """Let go of all runs."""
         for run in self._runs.values():
-            run.drop_instance()
+            self.drop(run)
         self._runs.clear()
 
 

@@ -19,6 +19,7 @@ from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Receipt
 from orchestrator.coordinator.runs import Definitions, Replay, Run, Runs, make_instance
 from orchestrator.coordinator.runtime import PYTHON_VERSION, Runtime, new_id
+from orchestrator.coordinator.watchdog import Watch, under
 from orchestrator.engine import activity, decider, execution, translate
 from orchestrator.engine.state import ActivityPhase, Changes, Deadline, DeadlineKind
 from orchestrator.errors import CommandRejected, NotDeterministic, PayloadError, QueryFailed
@@ -127,16 +128,6 @@ class Made(msgspec.Struct):
     blocked: list[Run] = []
     settled: list[Receipt] = []
     warnings: list[str] = []
-
-
-class Watch(Protocol):
-    """Watches an activation: one that takes too long gets ``Evicted`` raised in it."""
-
-    def begin(self, run: Run) -> None:
-        """User code of a run is entered."""
-
-    def end(self) -> None:
-        """User code was left."""
 
 
 class Partition(Protocol):
@@ -472,7 +463,7 @@ class _Builder:
             return rejected(refused)
         except (QueryFailed, WorkflowCodeError, NotDeterministic, Evicted) as error:
             if not isinstance(error, QueryFailed):
-                run.drop_instance()  # it, or its replay, stopped halfway
+                self.partition.runs.drop(run)  # it, or its replay, stopped halfway
             failure = failures.to_failure(_as_exception(error), payloads.DEFAULT)
             return msgspec.structs.replace(reply, failure=failure)
 
@@ -502,7 +493,7 @@ class _Builder:
     def _activation(self, run: Run) -> Activation:
         state = run.state
         if not state.is_open:
-            run.drop_instance()
+            self.partition.runs.drop(run)
             return Activation.NONE
         facts = e.facts_of(self.events)
         if not facts and not self.resume:
@@ -540,7 +531,7 @@ class _Builder:
             decider.evolve_events(state, events, self.now_ms, self.changes)
             self.events.extend(events)
         if not state.is_open:
-            run.drop_instance()
+            self.partition.runs.drop(run)
 
     def _facts_to_tell(self, run: Run, facts: list[e.Fact]) -> list[e.Fact] | None:
         """All facts since the code was last told; None if it cannot be told now."""
@@ -585,7 +576,7 @@ class _Builder:
                 f"this process has no workflow type {state.workflow_type!r} any more; known: {known}"
             )
         if run.replay is None:
-            run.drop_instance()
+            self.partition.runs.drop(run)
             run.replay = Replay(
                 lambda started, turn: make_instance(
                     definition,
@@ -597,7 +588,7 @@ class _Builder:
             )
         replay = run.replay
         turns = self.partition.store.turns(state.run_id, after=replay.turn)
-        through = self._under_watch(run, lambda: replay.advance(turns, done))
+        through = under(self.maker.watch, run, lambda: replay.advance(turns, done))
         if not through:
             self.made.replaying.append(self.workflow_id)
             return False
@@ -610,24 +601,11 @@ class _Builder:
         """Enter the live instance's code under the watch."""
         instance = run.instance
         assert instance is not None
-        return self._under_watch(run, lambda: call(instance))
-
-    def _under_watch(self, run: Run, call: Callable[[], Any]) -> Any:
-        """Enter user code; whatever is raised, it was left when this returns, and the watch has ended."""
-        watch = self.maker.watch
-        watch.begin(run)
-        try:
-            return call()
-        finally:
-            try:
-                watch.end()
-            except Evicted:  # it was on its way when the code was left
-                watch.end()
-                raise
+        return under(self.maker.watch, run, lambda: call(instance))
 
     def _block(self, run: Run, error: BaseException) -> None:
         """The code cannot go on: say why, once per reason, and try again later."""
-        run.drop_instance()
+        self.partition.runs.drop(run)
         first_s, longest_s = BLOCKED_RETRY_S
         delay_s = min(first_s * 2.0 ** min(run.retries, MAX_DOUBLINGS), longest_s)
         run.retries += 1
@@ -648,13 +626,7 @@ class _Builder:
 
     def _draft(self, run: Run, activation: Activation) -> None:
         state = run.state
-        open_things = len(state.activities) + len(state.timers)
-        snapshot = not state.is_open or state.next_event_id - run.snapshot_event >= open_things
-        if snapshot or state.turn == 1:
-            run.snapshot_event = state.next_event_id
-            row: bytes | None = encode_state(state)
-        else:
-            row = None
+        row = encode_state(state) if run.takes_snapshot() else None
         draft = Draft(
             run=run,
             turn=state.turn,

@@ -17,11 +17,13 @@ import logging
 import threading
 from collections.abc import Callable
 from time import clock_gettime, monotonic, pthread_getcpuclockid, sleep
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from orchestrator.workflow.loop import Evicted
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WALL_LIMIT_S = 2.0
 """Temporal's deadlock detector; user code between two awaits has no business to take longer."""
@@ -45,6 +47,29 @@ class Watched(Protocol):
 
     def evict(self) -> None:
         """Let the API refuse its code everything from now on. Called on the watchdog's thread."""
+
+
+class Watch(Protocol):
+    """Watches user code: what takes too long gets ``Evicted`` raised in it."""
+
+    def begin(self, run: Watched) -> None:
+        """User code of a run is entered."""
+
+    def end(self) -> None:
+        """User code was left. Raises ``Evicted`` if that was on its way; then it is to be called again."""
+
+
+def under(watch: Watch, run: Watched, call: Callable[[], T]) -> T:
+    """Enter user code under a watch; whatever is raised, the code was left and the watch has ended."""
+    watch.begin(run)
+    try:
+        return call()
+    finally:
+        try:
+            watch.end()
+        except Evicted:  # it was on its way when the code was left
+            watch.end()
+            raise
 
 
 class Abandoned(SystemExit):

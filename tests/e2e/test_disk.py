@@ -15,9 +15,7 @@ import pytest
 import orchestrator
 from orchestrator import workflow
 from orchestrator.api.embedded import Engine
-from orchestrator.api.upkeep import Upkeep
 from orchestrator.client.client import Client
-from orchestrator.errors import LogError
 from tests.e2e.dev_process import TIMEOUT_S, Dev, environment, write_modules
 
 MAX_FILE_BYTES = 64 * 1024
@@ -138,27 +136,3 @@ async def test_the_log_can_be_compacted_while_the_engine_works(tmp_path: Path) -
 
     async with orchestrator.embedded(tmp_path, workflows=[Echo]) as client:
         assert [row.status async for row in client.list_workflows()] == ["Completed"] * 200
-
-
-class CountingLog:
-    """Stands for a log whose compactions are waited for; the first one fails."""
-
-    def __init__(self) -> None:
-        self.compactions = 0
-        self.third = threading.Event()
-
-    def compact(self) -> int:
-        self.compactions += 1
-        if self.compactions == 3:
-            self.third.set()
-        if self.compactions == 1:
-            raise LogError("the disk failed")
-        return 0
-
-
-def test_upkeep_compacts_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
-    log = CountingLog()
-    upkeep = Upkeep(log, every_s=0.001)
-    assert log.third.wait(TIMEOUT_S)
-    upkeep.close()
-    assert "was not compacted: the disk failed" in caplog.text

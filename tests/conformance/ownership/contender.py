@@ -20,9 +20,9 @@ PARTITION = 0
 class Clock:
     """A runtime whose time a test moves."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: str) -> None:
         self.elapsed_s = 0.0
-        self.random = Random(1)
+        self.random = Random(seed)
 
     def wall_ms(self) -> int:
         return 1_700_000_000_000 + round(self.elapsed_s * 1_000)
@@ -40,7 +40,7 @@ class Contender:
     def __init__(self, harness: Harness, name: str) -> None:
         self.harness, self.name = harness, name
         self.member: Log = harness.member()
-        self.clock = Clock()
+        self.clock = Clock(name)
         self.it = Ownership(PARTITION, self.member, self.clock, name)
         self.counted: list[tuple[int, HistoryRecord]] = []
         """Turns and positions that count, with their offsets, as this process has learned it."""
@@ -52,6 +52,12 @@ class Contender:
         self.it.assign(generation, validity or Validity(), offset)
         while self.it.phase is Phase.RESTORING:
             self._learn(self.it.restore_slice())
+        return self
+
+    def join(self) -> Contender:
+        """Become a member of the group, which assigns the partition."""
+        self.member.join()
+        self.harness.poll(self.member, until=lambda seen: bool(seen.memberships))
         return self
 
     def own(self, generation: int = 1) -> Contender:
