@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Iterable
 from functools import partial
 from math import inf
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -45,7 +44,6 @@ class Channel:
         self._reply_to: ReplyTo | None = None
         self._reader: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._sends: set[asyncio.Future[object]] = set()
         self._closed = False
         self._gone: Unavailable | None = None
 
@@ -100,10 +98,9 @@ class Channel:
         self._fail_all(Unavailable("the client was closed before the answer came; the outcome is unknown"))
         if self._alarm is not None:
             self._alarm.cancel()
-        tasks: list[asyncio.Future[Any]] = [*self._sends, *([self._reader] if self._reader else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
 
     # --- out ---
 
@@ -111,17 +108,14 @@ class Channel:
         if self._reply_to is None:
             return  # everything under way is sent when the stream is open
         for command in commands:
-            sent = asyncio.ensure_future(self._log.send(replace(command, reply_to=self._reply_to)))
-            self._sends.add(sent)
-            sent.add_done_callback(partial(self._sent, command.request_id))
+            to_me = replace(command, reply_to=self._reply_to)
+            self._log.post(to_me, partial(self._not_sent, command.request_id))
 
-    def _sent(self, request_id: str, sent: asyncio.Future[object]) -> None:
-        """A command was acknowledged, or not: then it is repeated, unless that is of no use."""
-        self._sends.discard(sent)
-        error = None if sent.cancelled() else sent.exception()
+    def _not_sent(self, request_id: str, error: Exception) -> None:
+        """A command was not acknowledged: it is repeated, unless that is of no use."""
         if isinstance(error, Unavailable):
             _log.debug("a command was not acknowledged: %s", error)
-        elif isinstance(error, Exception):
+        else:
             self._fail(request_id, error)
 
     def _set_alarm(self) -> None:

@@ -10,7 +10,7 @@ from orchestrator.log.port import Record
 from orchestrator.protocol.tasks import Task
 
 
-class _Sent(msgspec.Struct):
+class _Sent(msgspec.Struct, gc=False):
     """A turn whose outgoing records are under way."""
 
     offset: int
@@ -18,7 +18,7 @@ class _Sent(msgspec.Struct):
     since_s: float
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The token of one outgoing record: which partition's claim sent it.
 
     It is a task that follows from a turn, a command that was forwarded, or the dead letter of a command

@@ -56,7 +56,7 @@ class Phase(Enum):
     RUNNING = "running"
 
 
-class Committed(msgspec.Struct, frozen=True):
+class Committed(msgspec.Struct, frozen=True, gc=False):
     """A record of this owner's came back: it counts. ``entry`` is None for all but a turn's last part."""
 
     record: Turn | Position
@@ -87,7 +87,7 @@ class Lost(msgspec.Struct, frozen=True):
 Verdict = Committed | Found | Owned | Lost
 
 
-class _Flight(msgspec.Struct):
+class _Flight(msgspec.Struct, gc=False):
     """A record under way. ``entry`` is set for the last record of what was appended together."""
 
     key: bytes
@@ -98,7 +98,7 @@ class _Flight(msgspec.Struct):
     acknowledged: bool = False
 
 
-class _Token(msgspec.Struct, frozen=True):
+class _Token(msgspec.Struct, frozen=True, gc=False):
     """Ties a delivery to the claim under which the record was appended."""
 
     partition: int

@@ -51,8 +51,12 @@ MAX_WAIT_S = 20.0
 """A client that awaits a result repeats its command within this time."""
 
 
-class Entry(msgspec.Struct, eq=False):
-    """A turn (or a position: ``draft`` None) in flight, and what happens once it is committed."""
+class Entry(msgspec.Struct, eq=False, gc=False):
+    """A turn (or a position: ``draft`` None) in flight, and what happens once it is committed.
+
+    The garbage collector does not look at it, nor at what else a turn carries on its way (``gc=False``): it
+    is part of no cycle, and a thousand may be in flight.
+    """
 
     marks: Marks
     sent_through: int

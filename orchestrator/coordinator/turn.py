@@ -10,7 +10,7 @@ being replayed in slices) are recorded as deferred, and told later, in order, in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -77,7 +77,7 @@ class RefusedDelivery(msgspec.Struct, frozen=True):
 Item = c.Command | Deadline | DispatchOrder | LoseWorker | Resume | RefusedDelivery
 
 
-class Input(NamedTuple):
+class Input(msgspec.Struct, frozen=True, gc=False):
     """Something that concerns one workflow id. ``offset`` is the command's, -1 for the engine's own."""
 
     item: Item
@@ -85,14 +85,14 @@ class Input(NamedTuple):
     run_id: str = ""
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A reply and the client it goes to."""
 
     reply_to: ReplyTo
     reply: Reply
 
 
-class Draft(msgspec.Struct, eq=False):
+class Draft(msgspec.Struct, eq=False, gc=False):
     """A turn before it has a place in the log, and everything that happens once it is committed."""
 
     run: Run

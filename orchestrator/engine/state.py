@@ -68,7 +68,7 @@ class ActivityState(msgspec.Struct, array_like=True, gc=False):
     last_failure: Failure | None = None
 
 
-class RunState(msgspec.Struct, array_like=True):
+class RunState(msgspec.Struct, array_like=True, gc=False):
     """An execution of a workflow. ``turn`` and ``next_event_id`` say how far the fold has come.
 
     ``deferred_from`` is the first turn with facts that the code has yet to be told, 0 if there is none.
@@ -98,7 +98,7 @@ class RunState(msgspec.Struct, array_like=True):
         return self.close is None
 
 
-class Changes(msgspec.Struct):
+class Changes(msgspec.Struct, gc=False):
     """What an evolution changed that others keep account of: deadlines, slots and waiting activities.
 
     ``waiting`` are activities that need a worker, ``gone`` those that were closed while they had none;

@@ -6,7 +6,7 @@ Adapters: ``embedded`` (in the same process), ``http`` (against a running ``orch
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 from orchestrator.protocol.commands import Command
@@ -70,6 +70,13 @@ class AioLog(Protocol):
 
     def send(self, command: Command) -> Awaitable[object]:
         """Append a command to the partition of its workflow id; done when it is durable."""
+
+    def post(self, command: Command, on_failed: Callable[[Exception], None]) -> None:
+        """Append a command whose answer will tell that it is durable; raises nothing.
+
+        ``on_failed`` is called on the loop, maybe at once, with what :meth:`send` would have raised. That no
+        outcome came in time may be left out: who posts repeats what is not answered.
+        """
 
     async def beat(self, beat: WorkerBeat) -> int:
         """Append a beat; returns its offset when it is acknowledged."""

@@ -27,6 +27,8 @@ from time import monotonic, time_ns
 from typing import Any, NamedTuple, Protocol, Self
 from uuid import uuid4
 
+import msgspec
+
 from orchestrator.codec.avro import MAX_RECORD_BYTES
 from orchestrator.errors import ConfigError, LogError
 from orchestrator.log.compaction import compact_partition
@@ -70,7 +72,7 @@ class Lane:
         self.broken = False
 
 
-class Append(NamedTuple):
+class Append(msgspec.Struct, frozen=True, gc=False):
     """A record to append (its offset and time are not known yet), and who is told what became of it."""
 
     record: Record
@@ -94,11 +96,12 @@ class Listener(Protocol):
 
 
 class _Batch:
-    """What one commit does: the records that land, and what is reported to whom."""
+    """What one commit does: the records that land, all at one time, and what is reported to whom."""
 
-    __slots__ = ("deliveries", "records")
+    __slots__ = ("deliveries", "records", "time_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, time_ms: int) -> None:
+        self.time_ms = time_ms
         self.records: dict[TopicPartition, list[Record]] = {}
         self.deliveries: dict[Sink, list[Delivery]] = {}
 
@@ -114,8 +117,9 @@ class _Sentence(NamedTuple):
     error: str = ""
 
 
+_LANDS = _Sentence(1, Outcome.DELIVERED)
 _FATES: Mapping[Fate, _Sentence] = {
-    Fate.LAND: _Sentence(1, Outcome.DELIVERED),
+    Fate.LAND: _LANDS,
     Fate.REFUSE: _Sentence(0, Outcome.REFUSED, "refused by an injected fault"),
     Fate.LOSE: _Sentence(0, Outcome.UNKNOWN, "lost by an injected fault"),
     Fate.LAND_UNSEEN: _Sentence(1, Outcome.UNKNOWN, "acknowledgement lost by an injected fault"),
@@ -297,9 +301,9 @@ class CommitLog:
             LogError: the log is closed.
         """
         durable: list[Append] = []
-        batch = _Batch()
         with self.changed:
             self._check_open()
+            batch = _Batch(self._tick())
             for append in appends:
                 topic = TOPICS.get(append.record.topic)
                 if topic is not None and topic.ephemeral:
@@ -325,7 +329,8 @@ class CommitLog:
                 while self._queue and size < COMMIT_BYTES:
                     _, taken = self._queue.popleft()
                     appends += taken
-                    size += sum(len(append.record.value or b"") + len(append.record.key) for append in taken)
+                    for append in taken:
+                        size += len(append.record.value or b"") + len(append.record.key)
             if appends:
                 self._commit(appends)
             return bool(appends)
@@ -344,7 +349,7 @@ class CommitLog:
                 return
 
     def _commit(self, appends: list[Append]) -> None:
-        batch = _Batch()
+        batch = _Batch(self._tick())
         try:
             for append in appends:
                 self._decide(append, batch)
@@ -352,7 +357,7 @@ class CommitLog:
                 self._make_durable(batch)
         except Exception as error:
             self._fail(error)
-            batch = _Batch()
+            batch = _Batch(self._time_ms)
             for append in appends:
                 batch.report(append, Outcome.UNKNOWN, error=str(self.failure))
         with self.changed:
@@ -379,17 +384,23 @@ class CommitLog:
             batch.report(append, Outcome.REFUSED, error=refused)
             return
         place = (draft.topic, draft.partition)
-        copies, outcome, error = _FATES[self._faults.fate(draft.topic, draft.partition, draft.key)]
+        fate = self._faults.fate(draft.topic, draft.partition, draft.key)
+        copies, outcome, error = _LANDS if fate is Fate.LAND else _FATES[fate]
         offset = self._next[place]
         if copies:
             copies = 1 if append.lane.ordered else copies
-            self._time_ms = max(self._time_ms, self._now_ms())
-            batch.records.setdefault(place, []).extend(
-                Record(*place, offset + n, self._time_ms, draft.key, draft.value, draft.headers)
-                for n in range(copies)
-            )
+            landed = batch.records.setdefault(place, [])
+            for n in range(copies):
+                landed.append(
+                    Record(*place, offset + n, batch.time_ms, draft.key, draft.value, draft.headers)
+                )
             self._next[place] = offset + copies
         batch.report(append, outcome, offset if outcome is Outcome.DELIVERED else -1, error)
+
+    def _tick(self) -> int:
+        """The time of appends; it never goes back."""
+        self._time_ms = max(self._time_ms, self._now_ms())
+        return self._time_ms
 
     def _publish(self, batch: _Batch) -> None:
         """Make records readable and tell everybody. Called under the lock."""

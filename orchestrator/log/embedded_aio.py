@@ -29,6 +29,9 @@ from orchestrator.protocol.tasks import WorkerBeat
 
 T = TypeVar("T")
 
+_Token = asyncio.Future[int] | Callable[[Exception], None]
+"""Who is told what became of an append: who waits for its offset, or who only hears of a failure."""
+
 ANSWER_TIMEOUT_S = 30.0
 """A disk that has not answered by then is broken or hopelessly overloaded."""
 
@@ -70,6 +73,16 @@ class EmbeddedAioLog:
         """
         return self._append(lambda: command_record(command, self._log.partitions))
 
+    def post(self, command: Command, on_failed: Callable[[Exception], None]) -> None:
+        """Append a command whose answer will tell that it is durable, see the port.
+
+        Costs no future, no deadline and no callback of the loop.
+        """
+        try:
+            self._submit(command_record(command, self._log.partitions), on_failed)
+        except Exception as error:
+            on_failed(_for_senders(error))
+
     async def beat(self, beat: WorkerBeat) -> int:
         """Append a beat; returns its offset."""
         return await self._append(lambda: beat_record(beat))
@@ -107,16 +120,20 @@ class EmbeddedAioLog:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         try:
             loop = self._bind()
-            if self._log.backlog() >= MAX_BACKLOG:
-                raise Unavailable(f"{MAX_BACKLOG} appends wait for the disk already")
             self._waiting[future] = loop.time() + ANSWER_TIMEOUT_S
-            self._log.submit([Append(draft(), future, self._lane, self)])
+            self._submit(draft(), future)
             if self._alarm is None:
                 self._alarm = loop.call_later(ANSWER_TIMEOUT_S, self._ring)
         except Exception as error:
             self._waiting.pop(future, None)
-            future.set_exception(Unavailable(str(error)) if isinstance(error, LogError) else error)
+            future.set_exception(_for_senders(error))
         return future
+
+    def _submit(self, record: Record, token: _Token) -> None:
+        self._bind()
+        if self._log.backlog() >= MAX_BACKLOG:
+            raise Unavailable(f"{MAX_BACKLOG} appends wait for the disk already")
+        self._log.submit([Append(record, token, self._lane, self)])
 
     def _ring(self) -> None:
         """Give up what the disk has not answered in time. Appends wait in the order of their deadlines."""
@@ -134,16 +151,20 @@ class EmbeddedAioLog:
                 future.set_exception(Unavailable(words))
 
     def _resolve(self, delivery: Delivery) -> None:
-        future: asyncio.Future[int] = delivery.token
-        self._waiting.pop(future, None)
-        if future.done():
+        token: _Token = delivery.token
+        landed = delivery.outcome is Outcome.DELIVERED
+        refused = delivery.outcome is Outcome.REFUSED
+        if not isinstance(token, asyncio.Future):
+            if not landed:
+                token(RecordRefused(delivery.error) if refused else Unavailable(delivery.error))
             return
-        if delivery.outcome is Outcome.DELIVERED:
-            future.set_result(delivery.offset)
-        elif delivery.outcome is Outcome.REFUSED:
-            future.set_exception(RecordRefused(delivery.error))
+        self._waiting.pop(token, None)
+        if token.done():
+            return
+        if landed:
+            token.set_result(delivery.offset)
         else:
-            future.set_exception(Unavailable(delivery.error))
+            token.set_exception(RecordRefused(delivery.error) if refused else Unavailable(delivery.error))
 
     def report(self, deliveries: list[Delivery]) -> None:
         """Called by the log, under its lock, from any thread."""
@@ -217,6 +238,11 @@ class EmbeddedAioLog:
         if self._loop is None:
             self._loop = loop
         return self._loop
+
+
+def _for_senders(error: Exception) -> Exception:
+    """An error as senders know it: whatever is wrong with the log, it is unavailable."""
+    return Unavailable(str(error)) if isinstance(error, LogError) else error
 
 
 class _AioStream(Stream[T]):

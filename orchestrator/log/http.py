@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -87,12 +88,28 @@ class HttpLog:
             RecordRefused: the command is too large.
             Unavailable: the engine does not answer, or is too busy.
         """
+        await self._enqueue(command)
+
+    def post(self, command: Command, on_failed: Callable[[Exception], None]) -> None:
+        """Append a command whose answer will tell that it is durable, see the port."""
+
+        def tell(done: asyncio.Future[None]) -> None:
+            error = None if done.cancelled() else done.exception()
+            if isinstance(error, Exception):
+                on_failed(error)
+
+        try:
+            self._enqueue(command).add_done_callback(tell)
+        except Exception as error:  # it cannot be encoded
+            on_failed(error)
+
+    def _enqueue(self, command: Command) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
         parcel = _Parcel(msgspec.json.encode(command), loop.create_future())
         self._outbox.append(parcel)
         if self._sender is None or self._sender.done():
             self._sender = loop.create_task(self._send_all(), name="commands")
-        await parcel.done
+        return parcel.done
 
     async def beat(self, beat: WorkerBeat) -> int:
         """Append a beat; returns its offset.

@@ -33,7 +33,7 @@ _NO_HEADERS: Mapping[str, bytes] = {}
 _encode_headers = msgspec.msgpack.Encoder().encode
 _decode_headers = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
-WRITE_BUFFER_BYTES = 16 * 1024 * 1024
+WRITE_BUFFER_BYTES = 8 * 1024 * 1024
 """One memtable. RocksDB's default of 64 MiB is made for servers."""
 
 MAX_WAL_BYTES = 64 * 1024 * 1024

@@ -22,6 +22,8 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
+from msgspec.structs import replace
+
 from orchestrator.codec.avro import MAX_RECORD_BYTES
 from orchestrator.errors import AppenderFailed, LogError
 from orchestrator.log.faults import NO_FAULTS, Fate, FaultHook
@@ -212,7 +214,7 @@ class SimulatedCluster:
         offset = partition.end
         if self.strikes("gaps"):
             offset += self.rng.randint(1, 3)
-        partition.append(record._replace(offset=offset, time_ms=self.now_ms()))
+        partition.append(replace(record, offset=offset, time_ms=self.now_ms()))
         return offset
 
     def disturb(self, name: str) -> None:

@@ -42,7 +42,7 @@ class Tail:
         """Add the next records; forget the oldest quarter when there are too many bytes."""
         self._records += records
         self.end += len(records)
-        self._bytes += sum(map(_cost, records))
+        self._bytes += sum([_cost(record) for record in records])
         if self._bytes > self._limit:
             self._trim()
 

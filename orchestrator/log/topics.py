@@ -70,7 +70,8 @@ def refusal(record: Record, commands_partitions: int, max_bytes: int) -> str:
     if not 0 <= record.partition < count:
         return f"there is no partition {record.partition} of {record.topic}; it has {count}, from 0"
     size = len(record.key) + len(record.value or b"")
-    size += sum(len(name) + len(value) for name, value in record.headers.items())
+    for name, header in record.headers.items():
+        size += len(name) + len(header)
     if size > max_bytes:
         return f"the record has {size} bytes, at most {max_bytes} are allowed on {record.topic}"
     return ""

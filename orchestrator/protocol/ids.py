@@ -30,7 +30,7 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)
 def partition_of(workflow_id: str, partitions: int) -> int:
     """The partition of ``commands`` and ``history`` that a workflow id lives on, as Java clients place it."""
     return (murmur2(workflow_id.encode()) & 0x7FFFFFFF) % partitions

@@ -10,11 +10,20 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict, ReadOptions, WriteBatch
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    Options,
+    Rdict,
+    ReadOptions,
+    WriteBatch,
+    WriteBufferManager,
+)
 
 from orchestrator.engine import decider
 from orchestrator.engine.state import Changes, Deadline, RunState
@@ -25,9 +34,13 @@ from orchestrator.store import keys
 
 _logger = logging.getLogger(__name__)
 
-BLOCK_CACHE_BYTES = 64 * 1024 * 1024
-MEMTABLE_BYTES = 16 * 1024 * 1024
-"""Per partition; RocksDB's default of 64 MiB would be 1 GiB for 16 partitions, times two while it flushes."""
+BLOCK_CACHE_BYTES = 32 * 1024 * 1024
+"""Of all stores of a process together. Open runs live in memory; what is read from disk is mostly cold."""
+
+MEMTABLE_BYTES = 4 * 1024 * 1024
+MEMTABLES_BYTES = 32 * 1024 * 1024
+"""Of one store, and of all stores of a process together. RocksDB's default of 64 MiB each would be 2 GiB
+for 16 partitions while they flush."""
 
 FORMAT = 1
 """Raised when rows change their shape: an older store is rebuilt."""
@@ -69,7 +82,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     kind: str
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """A put, or a delete if ``value`` is None."""
 
     key: bytes
@@ -124,11 +137,11 @@ def rows_of(turn: Turn, changes: Changes, *, state: bytes | None, is_open: bool)
 class PartitionStore:
     """Rows of one partition. Reads see what was applied; one thread applies."""
 
-    def __init__(self, folder: Path, *, log_id: str, cache: Cache | None = None) -> None:
+    def __init__(self, folder: Path, *, log_id: str) -> None:
         """Open or make the store; one that is damaged or of another log is wiped."""
         self.folder = folder
         self._log_id = log_id
-        self._options = _options(cache)
+        self._options = _options()
         try:
             self._open()
         except Exception:  # rocksdict raises bare Exceptions; whatever it is, history has it all
@@ -165,11 +178,11 @@ class PartitionStore:
     def apply(self, rows: Iterable[Row], checkpoint: Checkpoint) -> None:
         """Write rows and the checkpoint that covers them, all or nothing."""
         batch = WriteBatch(raw_mode=True)
-        for key, value in rows:
-            if value is None:
-                batch.delete(key)
+        for row in rows:
+            if row.value is None:
+                batch.delete(row.key)
             else:
-                batch.put(key, value)
+                batch.put(row.key, row.value)
         batch.put(keys.CHECKPOINT, _encode(checkpoint))
         self._db.write(batch)
         self.checkpoint = checkpoint
@@ -264,13 +277,21 @@ class PartitionStore:
             raise self._damaged(error) from error
 
 
-def _options(cache: Cache | None) -> Options:
+@cache
+def _shared() -> tuple[Cache, WriteBufferManager]:
+    """Memory that all stores of this process share, however many partitions it owns."""
+    return Cache(BLOCK_CACHE_BYTES), WriteBufferManager(MEMTABLES_BYTES, False)
+
+
+def _options() -> Options:
+    block_cache, write_buffers = _shared()
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_write_buffer_size(MEMTABLE_BYTES)
+    options.set_write_buffer_manager(write_buffers)
     options.set_max_write_buffer_number(2)
     table = BlockBasedOptions()
     table.set_bloom_filter(10, False)
-    table.set_block_cache(cache if cache is not None else Cache(BLOCK_CACHE_BYTES))
+    table.set_block_cache(block_cache)
     options.set_block_based_table_factory(table)
     return options

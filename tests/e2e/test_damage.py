@@ -85,7 +85,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
                 for n in range(COMPLETED, COMPLETED + OPEN)
             ]
             for handle in opened:
-                while (await handle.describe()).pending_activities or not await handle.query("__stack"):
+                while (await handle.describe()).pending_activities:  # noqa: ASYNC110 (the engine is in other threads)
                     await asyncio.sleep(0.005)
             found = await answers(client)
             await asyncio.to_thread(shutil.copytree, folder / "data", folder / "crashed")
@@ -112,7 +112,8 @@ async def expect_the_same(folder: Path, expected: dict[str, Any]) -> None:
                     assert await handle.result() == 2 * number + 1
                 return
         except (StoreDamaged, Unavailable) as error:
-            assert "damaged" in str(error)
+            if "damaged" not in str(error):
+                raise
     pytest.fail("the store was not rebuilt")
 
 
@@ -202,4 +203,5 @@ class TestLog:
             async with engine_of(folder) as client:
                 assert (await answers(client)) == original[1]
         except (ConfigError, LogError, Unavailable) as error:
-            assert str(folder / "log") in str(error)
+            if str(folder / "log") not in str(error):
+                raise

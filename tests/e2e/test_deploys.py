@@ -79,7 +79,7 @@ async def running(folder: Path, workflows: str) -> AsyncIterator[tuple[Client, s
 async def described(client: Client, id: str, wanted: Callable[[RunDescription], bool]) -> RunDescription:
     """The run's description, once it is as wanted."""
     async with asyncio.timeout(PATIENCE_S):
-        while not wanted(found := await client.get_workflow_handle(id).describe()):
+        while not wanted(found := await client.get_workflow_handle(id).describe()):  # noqa: ASYNC110 (it is elsewhere)
             await asyncio.sleep(0.02)
     return found
 

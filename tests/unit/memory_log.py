@@ -76,6 +76,7 @@ class MemoryLog:
         self.closed = False
         self._changed = asyncio.Condition()
         self._taken = 0
+        self._posts: set[asyncio.Task[None]] = set()
 
     # --- the port ---
 
@@ -84,6 +85,16 @@ class MemoryLog:
         self.commands.append(command)
         await self._notify()
         self.on_send(command)
+
+    def post(self, command: Command, on_failed: Callable[[Exception], None]) -> None:
+        def sent(task: asyncio.Task[None]) -> None:
+            self._posts.discard(task)
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                on_failed(error)
+
+        task = asyncio.get_running_loop().create_task(self.send(command))
+        self._posts.add(task)
+        task.add_done_callback(sent)
 
     async def beat(self, beat: WorkerBeat) -> int:
         self._fault("beat")

@@ -136,6 +136,35 @@ class TestSending:
         assert 0 < len(turned_away) < len(outcomes)
         assert "wait for the disk already" in str(turned_away[0])
 
+    async def test_a_post_lands_and_says_nothing(self, world: World) -> None:
+        failures: list[Exception] = []
+        world.port.post(signal("first"), failures.append)
+        await world.port.send(signal("first"))
+        assert len(world.member.read("commands", partition_of("first", 4), 0, 10)) == 2
+        assert not failures
+
+    @pytest.mark.parametrize(
+        ("fate", "size", "expected"),
+        [
+            (Fate.LAND, 2**20, RecordRefused),
+            (Fate.LAND_UNSEEN, 0, Unavailable),
+            (Fate.LOSE, 0, Unavailable),
+        ],
+    )
+    async def test_a_post_that_failed_is_told(
+        self, world: World, fate: Fate, size: int, expected: type[Exception]
+    ) -> None:
+        world.faults.next = fate
+        failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        world.port.post(signal(size=size), failed.set_result)
+        assert type(await asyncio.wait_for(failed, SOON_S)) is expected
+
+    async def test_a_post_to_a_closed_log_fails_at_once(self, world: World) -> None:
+        await world.port.close()
+        failures: list[Exception] = []
+        world.port.post(signal(), failures.append)
+        assert [type(failure) for failure in failures] == [Unavailable]
+
     async def test_a_cancelled_send_harms_nobody(self, world: World) -> None:
         world.faults.gate.clear()
         cancelled = asyncio.ensure_future(world.port.send(signal()))

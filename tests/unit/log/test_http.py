@@ -109,6 +109,17 @@ async def test_each_command_of_a_batch_has_its_own_outcome(server: Server, log: 
     assert list(map(type, outcomes)) == [type(None), RecordRefused, Unavailable]
 
 
+async def test_posts_travel_with_the_others_and_only_failures_are_told(server: Server, log: HttpLog) -> None:
+    refused = wire.Problem(error="record-refused", message="too large")
+    server.says(wire.Sent(problems=(None, refused, None)))
+    failures: list[Exception] = []
+    log.post(signal(0), failures.append)
+    log.post(signal(1), failures.append)
+    await log.send(signal(2))
+    assert [type(failure) for failure in failures] == [RecordRefused]
+    assert len(server.requests) == 1
+
+
 async def test_an_answer_that_does_not_fit_leaves_nobody_waiting(server: Server, log: HttpLog) -> None:
     server.says(sent(1))
     outcomes = await asyncio.gather(*[log.send(signal(n)) for n in range(2)], return_exceptions=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.codec import avro
 from orchestrator.errors import PayloadError
@@ -52,7 +53,7 @@ def test_a_beat_goes_to_workers() -> None:
     assert (record.topic, record.partition, record.key) == ("workers", 0, b"w")
     feed = Feed(BEAT, 0, 0)
     stream = Stream(feed, "")
-    feed.take([record._replace(offset=5, time_ms=7)])
+    feed.take([replace(record, offset=5, time_ms=7)])
     assert stream.take() == [(beat, 5, 7)]
 
 
