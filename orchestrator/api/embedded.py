@@ -43,6 +43,11 @@ START_TIMEOUT_S = 60.0
 """How long an engine may take to own all its partitions: longer than any restore of a sane folder."""
 
 
+_abandoned: list[Coordinator] = []
+"""Coordinators whose thread is stuck. Kept: the collector would run ``finally`` blocks of workflows, on any
+thread."""
+
+
 class Engine:
     """The log and the coordinator of one data folder, and doors for clients, workers and readers."""
 
@@ -104,6 +109,7 @@ class Engine:
 
         Its successor takes over the open stores, which cannot be opened twice.
         """
+        _abandoned.append(self._coordinator)
         self._member.close()
         opened = {number: found.store for number, found in self._coordinator.partitions.items()}
         self._suspects |= {workflow_id}

@@ -151,6 +151,7 @@ class Channel:
         return stream
 
     async def _read(self, stream: ReplyStream | None) -> None:
+        lost = False
         try:
             while True:
                 try:
@@ -159,9 +160,11 @@ class Channel:
                         self._send_all(self._requests.under_way())
                     for reply in await stream.next(POLL_S):
                         self._answer(reply)
+                    lost = False
                 except (Unavailable, LogError) as error:
-                    _log.warning("the stream of replies is lost and opened again: %s", error)
-                    self._reply_to = None
+                    level = logging.DEBUG if lost else logging.WARNING  # one warning per outage
+                    _log.log(level, "the stream of replies is lost and opened again: %s", error)
+                    self._reply_to, lost = None, True
                     if stream is not None:
                         await stream.close()
                         stream = None

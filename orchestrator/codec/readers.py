@@ -59,6 +59,13 @@ def _chained(links: list[dict[str, Any]], cls: type, field: str) -> Any:
 
 _double: Final = struct.Struct("<d").unpack_from
 
+_READ_SIZE: Final = ["n = d[p]", "if n < 128 and not n & 1: n >>= 1; p += 1", "else: n, p = size(d, p)"]
+"""Lines that read a size into ``n``; most have one byte, and calls cost more than all else here."""
+
+
+def _padded(pad: str, lines: list[str]) -> list[str]:
+    return [pad + line for line in lines]
+
 
 class ReaderCompiler:
     """Generates the readers of the structs of one topic."""
@@ -115,7 +122,7 @@ class ReaderCompiler:
             self._source += [
                 f"{table} = ({readers},)",
                 f"def {name}(d, p):",
-                " n, p = size(d, p)",
+                *_padded(" ", _READ_SIZE),
                 f" return {table}[n](d, p)",
             ]
         return name
@@ -124,11 +131,11 @@ class ReaderCompiler:
         """Lines that read the blocks of an array or a map into variable ``v``."""
         return [
             f"{pad}{v} = {empty}",
-            f"{pad}n, p = size(d, p)",
+            *_padded(pad, _READ_SIZE),
             f"{pad}while n:",
             f"{pad}  for _ in range(n):",
-            *[pad[:-1] + line for line in item],
-            f"{pad}  n, p = size(d, p)",
+            *_padded(pad[:-1], item),
+            *_padded(pad + "  ", _READ_SIZE),
         ]
 
     def _value(self, info: inspect.Type, v: str, pad: str) -> list[str]:
@@ -154,16 +161,15 @@ class ReaderCompiler:
             ]
         if isinstance(info, inspect.DictType):
             item = self._value(info.value_type, v + "i", "    ")
-            key = ["    k, p = size(d, p); key = d[p:p + k].decode(); p += k"]
+            key = [*_padded("    ", _READ_SIZE), "    key = d[p:p + n].decode(); p += n"]
             return self._blocks(v, [*key, *item, f"    {v}[key] = {v}i"], pad, "{}")
         if isinstance(info, inspect.StructType):
             return [f"{pad}{v}, p = {self._struct(info)}(d, p)"]
         if isinstance(info, inspect.UnionType):
             return [f"{pad}{v}, p = {self._union(info)}(d, p)"]
-        return [pad + line for line in self._scalar(info, v)]
+        return _padded(pad, self._scalar(info, v))
 
     def _scalar(self, info: inspect.Type, v: str) -> list[str]:
-        length = ["n = d[p]", "if n < 128 and not n & 1: n >>= 1; p += 1", "else: n, p = size(d, p)"]
         if isinstance(info, inspect.IntType):
             return [
                 f"{v} = d[p]",
@@ -171,13 +177,13 @@ class ReaderCompiler:
                 f"else: {v}, p = long(d, p)",
             ]
         if isinstance(info, inspect.StrType):
-            return [*length, f"{v} = d[p:p + n].decode(); p += n"]
+            return [*_READ_SIZE, f"{v} = d[p:p + n].decode(); p += n"]
         if isinstance(info, inspect.BytesType):
-            return [*length, f"{v} = d[p:p + n]; p += n"]
+            return [*_READ_SIZE, f"{v} = d[p:p + n]; p += n"]
         if isinstance(info, inspect.EnumType):
             words = f"enum_{info.cls.__name__}"
             self._names[words] = {word.value.encode(): word for word in info.cls}
-            return [*length, f"{v} = {words}[d[p:p + n]]; p += n"]
+            return [*_READ_SIZE, f"{v} = {words}[d[p:p + n]]; p += n"]
         if isinstance(info, inspect.BoolType):
             return [f"{v} = (False, True)[d[p]]; p += 1"]
         if isinstance(info, inspect.FloatType):

@@ -87,6 +87,7 @@ DELETE_EVERY = 10_000
 """Commands consumed before the log is told that it may let go of them."""
 
 MAX_POLL_S = 1.0
+"""A beat is due by then at the latest."""
 
 SCHEMA_KEY = b"schema/"
 """Key of a schema on ``meta``, before its id: whoever meets the id in a record finds the schema here."""

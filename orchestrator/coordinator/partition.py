@@ -315,9 +315,10 @@ class Partition:
     def seal(self, draft: Draft, marks: Marks, sent_through: int) -> None:
         """Give a draft its place in the log and append it, in parts if it is large."""
         state = draft.run.state
-        base = Turn(
-            epoch=0,
-            seq=0,
+        epoch, seq = self.ownership.header()
+        whole = Turn(
+            epoch=epoch,
+            seq=seq,
             marks=marks,
             sent_through=sent_through,
             time_ms=draft.time_ms,
@@ -329,8 +330,10 @@ class Partition:
             events=draft.events,
             causes=draft.causes,
         )
-        records, values = self._records(base)
-        turn = msgspec.structs.replace(records[-1], events=base.events, first_event_id=base.first_event_id)
+        records, values = self._records(whole)
+        turn = records[-1]
+        if len(records) > 1:
+            turn = msgspec.structs.replace(turn, events=whole.events, first_event_id=whole.first_event_id)
         entry = Entry(
             marks=marks,
             sent_through=sent_through,
@@ -353,15 +356,14 @@ class Partition:
             turn, state.workflow_type, lambda event_id: by_event.get(event_id) or in_store(event_id)
         )
 
-    def _records(self, turn: Turn) -> tuple[list[Turn], list[bytes]]:
-        epoch, seq = self.ownership.header()
-        whole = msgspec.structs.replace(turn, epoch=epoch, seq=seq)
+    def _records(self, whole: Turn) -> tuple[list[Turn], list[bytes]]:
         value = avro.encode(whole)
         if len(value) <= MAX_PART_BYTES:
             return [whole], [value]
         records: list[Turn] = []
         first = 0
-        sizes = [len(avro.encode(msgspec.structs.replace(whole, events=(event,)))) for event in turn.events]
+        sizes = [len(avro.encode(msgspec.structs.replace(whole, events=(event,)))) for event in whole.events]
+        epoch, seq = whole.epoch, whole.seq
         while first < len(sizes):
             last, size = first, 0
             while last < len(sizes) and (last == first or size + sizes[last] <= MAX_PART_BYTES):
@@ -374,9 +376,9 @@ class Partition:
                     whole,
                     epoch=epoch,
                     seq=seq,
-                    first_event_id=turn.first_event_id + first,
-                    events=turn.events[first:last],
-                    causes=turn.causes if last == len(sizes) else (),
+                    first_event_id=whole.first_event_id + first,
+                    events=whole.events[first:last],
+                    causes=whole.causes if last == len(sizes) else (),
                     part=len(records),
                     parts=len(records) + 1 if last == len(sizes) else 0,
                 )

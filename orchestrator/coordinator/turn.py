@@ -49,6 +49,10 @@ BLOCKED_RETRY_S = (1.0, 600.0)
 MAX_DOUBLINGS = 30
 """Of that delay: it is the longest long before, and a run may stay blocked for ever."""
 
+CODE_ERRORS = (WorkflowCodeError, NotDeterministic, Evicted, KeyboardInterrupt)
+"""What user code ends with when it cannot go on. A ``KeyboardInterrupt`` here was raised by the code itself:
+Ctrl-C reaches the main thread only. It must not end the engine at each start."""
+
 
 class DispatchOrder(msgspec.Struct, frozen=True):
     """Send waiting activities to workers: (activity id, worker, inbox) each."""
@@ -461,7 +465,7 @@ class _Builder:
         except CommandRejected as error:
             refused = c.Rejection(reason=error.reason, message=str(error), run_id=state.run_id)
             return rejected(refused)
-        except (QueryFailed, WorkflowCodeError, NotDeterministic, Evicted) as error:
+        except (QueryFailed, *CODE_ERRORS) as error:
             if not isinstance(error, QueryFailed):
                 self.partition.runs.drop(run)  # it, or its replay, stopped halfway
             failure = failures.to_failure(_as_exception(error), payloads.DEFAULT)
@@ -484,7 +488,7 @@ class _Builder:
             return
         decider.end_turn(state, activation)
         self._draft(run, activation)
-        cancelled = any(isinstance(event, e.ActivityCancelRequested) for event in self.events)
+        cancelled = e.ActivityCancelRequested in map(type, self.events)
         self._begin()
         if cancelled and state.is_open and (settled := activity.decide_settle(state)):
             self.add(settled)
@@ -510,7 +514,7 @@ class _Builder:
                     told, self.now_ms, replaying=False, history_events=self.first_event_id - 1
                 ),
             )
-        except (WorkflowCodeError, NotDeterministic, Evicted) as error:
+        except CODE_ERRORS as error:
             self._block(run, error)
             return Activation.DEFERRED if facts else Activation.NONE
         if state.blocked is not None:
@@ -709,7 +713,10 @@ def result_reply(run_id: str, status: WorkflowStatus, close: e.Event | None) -> 
 
 def too_large(command: Any) -> c.Rejection | None:
     """Why a command's payloads are refused; None if they are small enough."""
-    size = sum(_bytes_of(getattr(command, name, None)) for name in _SIZED)
+    size = 0
+    for name in _SIZED_OF[type(command)]:
+        if value := getattr(command, name):
+            size += _bytes_of(value)
     if size <= MAX_PAYLOAD_BYTES:
         return None
     return c.Rejection(
@@ -723,6 +730,10 @@ def too_large(command: Any) -> c.Rejection | None:
 
 _SIZED = ("input", "result", "details", "failure", "memo", "search_attributes")
 """The fields of commands that hold what users say."""
+
+_SIZED_OF: dict[type[c.CommandBase], tuple[str, ...]] = {
+    kind: tuple(name for name in _SIZED if name in kind.__struct_fields__) for kind in c.Command.__args__
+}
 
 
 def _bytes_of(value: Any) -> int:

@@ -27,8 +27,8 @@ import msgspec
 class Record(msgspec.Struct, frozen=True, gc=False):
     """A record as read. ``value`` None is a tombstone. ``time_ms`` is the log's append time.
 
-    The garbage collector does not look at records, nor at what carries them: tails keep tens of thousands,
-    and to walk them again and again was a tenth of the engine's time.
+    The garbage collector does not look at records (``gc=False``), nor at what carries them: tails keep tens
+    of thousands, and to walk them again and again took about 4 % of the engine's time.
     """
 
     topic: str

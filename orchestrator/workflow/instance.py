@@ -217,7 +217,9 @@ class Instance:
                 args = self._decode(handler, input)
                 result = contextvars.Context().run(self._bound(handler), *args)
                 return self.converter.to_payload(result)
-        except Exception as error:
+        except (Evicted, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             raise QueryFailed(f"query {name!r} raised {type(error).__name__}: {error}") from error
         finally:
             self._loop.mode = Mode.OPEN
@@ -377,6 +379,11 @@ class Instance:
                         future.set_result(None)
                 except Exception as error:
                     future.set_exception(error)
+                except (Evicted, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self._end(error)
+                    return
             if not loop.has_ready():
                 return
             loop.run_ready()
@@ -385,9 +392,11 @@ class Instance:
         try:
             result = await self.definition.run.fn(self._object, *args)
             payload = None if result is None else self.converter.to_payload(result)
-        except (GeneratorExit, Evicted, KeyboardInterrupt):
+        except (Evicted, KeyboardInterrupt):
             raise
         except BaseException as error:
+            if isinstance(error, GeneratorExit) and self._loop.mode is Mode.EVICTED:
+                raise  # the instance is closed, and the coroutine with it
             self._end(error)
         else:
             self._finish(CompleteWorkflow(result=payload, tags=self._tags))
@@ -398,9 +407,11 @@ class Instance:
             result = self._bound(handler)(*args)
             if asyncio.iscoroutine(result):
                 await result
-        except (GeneratorExit, Evicted, KeyboardInterrupt):
+        except (Evicted, KeyboardInterrupt):
             raise
         except BaseException as error:
+            if isinstance(error, GeneratorExit) and self._loop.mode is Mode.EVICTED:
+                raise  # the instance is closed, and the coroutine with it
             self._end(error)
         finally:
             self.signals.end(handler.name)

@@ -22,7 +22,7 @@ WORKFLOWS = 12
 FAULTY_MS = 60_000
 """For so long things go wrong, in virtual time."""
 
-HEAL_MS = 900_000
+HEAL_MS = 200_000
 """So long after the healing everything must have ended: timeouts and backoffs of all programs fit in."""
 
 START_MS = 1_700_000_000_000

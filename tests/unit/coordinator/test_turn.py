@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +353,42 @@ def test_others_of_the_same_step_go_on(bench: Bench) -> None:
     bench.send(signal("stumble"), signal("note", "x", workflow_id="b"))
     bench.send(query("all", "b"))
     assert bench.value("query") == ["run", "x"]
+
+
+@workflow.defn(name="Order")
+class Vicious:
+    """Raises what no code should, where it is asked to."""
+
+    @workflow.run
+    async def run(self, where: str, kind: str) -> None:
+        self.where, self.kind = where, kind
+        await workflow.wait_condition(lambda: self.at("condition"))
+
+    def at(self, where: str) -> bool:
+        if where == self.where:
+            raise getattr(builtins, self.kind)("a vicious end")
+        return False
+
+    @workflow.signal
+    def told(self) -> None:
+        self.at("signal")
+
+    @workflow.query
+    def asked(self) -> bool:
+        return self.at("query")
+
+
+@pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit", "GeneratorExit", "BaseException"])
+@pytest.mark.parametrize("where", ["condition", "signal", "query"])
+def test_whatever_code_raises_the_engine_goes_on(tmp_path: Path, where: str, kind: str) -> None:
+    bench = Bench(tmp_path, Vicious)
+    bench.send(start(input=pay(where, kind)))
+    bench.send(signal("told"))
+    bench.send(query("asked"))
+    failure = bench.reply("query").failure
+    assert failure is not None
+    assert "a vicious end" in (failure.cause or failure).message
+    assert blocks(bench) == ([] if where == "query" else ["a vicious end"])
 
 
 def test_a_blocked_run_answers_queries_with_the_reason(bench: Bench) -> None:
