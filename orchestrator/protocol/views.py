@@ -7,7 +7,11 @@ from orchestrator.protocol.values import Failure, Payload, Payloads, Value, Work
 
 
 class RunRow(Value, frozen=True, kw_only=True):
-    """One run in a list. ``attempt`` and ``last_failure`` are of the activity that was tried most often."""
+    """One run in a list.
+
+    ``attempt`` is of the open activity that was tried most often. ``last_failure`` is the root cause of why
+    the run closed or is blocked, or else of that activity's last failure.
+    """
 
     workflow_id: str
     run_id: str

@@ -11,7 +11,7 @@ from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
 from orchestrator.errors import Unavailable, UsageError, WorkflowNotFound
 from orchestrator.protocol.events import WorkflowCompleted, WorkflowStarted
 from orchestrator.protocol.ids import partition_of
-from orchestrator.protocol.values import WorkflowStatus
+from orchestrator.protocol.values import Failure, WorkflowStatus
 from orchestrator.protocol.views import (
     History,
     PendingActivity,
@@ -138,9 +138,16 @@ def row_of(state: RunState) -> RunRow:
         history_events=state.next_event_id - 1,
         activity_type=worst.scheduled.activity_type if worst is not None else "",
         attempt=worst.attempt if worst is not None else 0,
-        last_failure=failure.message if failure is not None else "",
+        last_failure=_root(failure).message if failure is not None else "",
         tags=getattr(state.close, "tags", ()),
     )
+
+
+def _root(failure: Failure) -> Failure:
+    """What was at the bottom of it: "sanctions hit" says more than that an activity failed."""
+    while failure.cause is not None:
+        failure = failure.cause
+    return failure
 
 
 def _pending(found: ActivityState) -> PendingActivity:

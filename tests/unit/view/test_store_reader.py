@@ -1,0 +1,195 @@
+"""Lists, descriptions and histories, from stores that were filled turn by turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.engine import decider
+from orchestrator.engine.state import Changes
+from orchestrator.errors import Unavailable, UsageError, WorkflowNotFound
+from orchestrator.protocol import events as e
+from orchestrator.protocol.ids import partition_of
+from orchestrator.protocol.records import Activation, Marks, Turn
+from orchestrator.protocol.values import Failure, FailureKind, Payload, RetryPolicy, WorkflowStatus
+from orchestrator.store.partition_store import Checkpoint, PartitionStore, encode_state, rows_of
+from orchestrator.view import store_reader
+from orchestrator.view.store_reader import StoreReader
+
+PARTITIONS = 3
+ROOT = Failure(kind=FailureKind.APPLICATION, message="sanctions hit")
+FAILED = Failure(kind=FailureKind.ACTIVITY, message="activity 'check' failed", cause=ROOT)
+
+
+class Shelf:
+    """The stores of all partitions, and a reader of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.stores: list[PartitionStore | None] = [
+            PartitionStore(folder / str(number), log_id="log") for number in range(PARTITIONS)
+        ]
+        self.reader = StoreReader(lambda: self.stores)
+        self.runs = 0
+
+    def run(
+        self, workflow_id: str, *turns: tuple[e.Event, ...], start_ms: int = 0, kind: str = "Order"
+    ) -> str:
+        """A run of these turns, after its start."""
+        self.runs += 1
+        run_id = f"{self.runs:032x}"
+        store = self.stores[partition_of(workflow_id, PARTITIONS)]
+        assert store is not None
+        state, next_event = None, 1
+        started = e.WorkflowStarted(workflow_type=kind, input=(Payload(data=b"1"),))
+        for number, events in enumerate([(started,), *turns], start=1):
+            turn = Turn(
+                epoch=1,
+                seq=number,
+                marks=Marks(),
+                sent_through=-1,
+                time_ms=1_000 + (start_ms or self.runs) + number - 1,
+                workflow_id=workflow_id,
+                run_id=run_id,
+                turn=number,
+                first_event_id=next_event,
+                activation=Activation.DONE,
+                events=events,
+            )
+            next_event += len(events)
+            changes = Changes()
+            state = decider.evolve(state, turn, changes)
+            rows = rows_of(turn, changes, state=encode_state(state), is_open=state.is_open)
+            store.apply(rows, Checkpoint(log_id="log", offset=number))
+        return run_id
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path)
+    yield shelf
+    for store in shelf.stores:
+        if store is not None:
+            store.close()
+
+
+def ids(shelf: Shelf, **filters: object) -> list[str]:
+    return [row.workflow_id for row in shelf.reader.list_runs(**filters).rows]  # type: ignore[arg-type]
+
+
+def test_runs_are_listed_newest_start_first_over_all_partitions(shelf: Shelf) -> None:
+    for number in range(6):
+        shelf.run(f"w-{number}")
+    assert {partition_of(f"w-{n}", PARTITIONS) for n in range(6)} == {0, 1, 2}, "all are in it"
+    assert ids(shelf) == [f"w-{n}" for n in (5, 4, 3, 2, 1, 0)]
+
+
+def test_filters_are_all_applied(shelf: Shelf) -> None:
+    shelf.run("a-1")
+    shelf.run("a-2", (e.WorkflowCompleted(),))
+    shelf.run("b-1", (e.WorkflowCompleted(),), kind="Other")
+    assert ids(shelf, id_prefix="a-") == ["a-2", "a-1"]
+    assert ids(shelf, status=WorkflowStatus.COMPLETED) == ["b-1", "a-2"]
+    assert ids(shelf, status=WorkflowStatus.COMPLETED, workflow_type="Order") == ["a-2"]
+
+
+def test_pages_follow_each_other_without_gap_or_repetition(shelf: Shelf) -> None:
+    for number in range(7):
+        shelf.run(f"w-{number}", start_ms=5 if number < 3 else 0)
+    whole, page, found = ids(shelf), "", []
+    while True:
+        answer = shelf.reader.list_runs(limit=2, page=page)
+        found += [row.workflow_id for row in answer.rows]
+        page = answer.next_page
+        if not page:
+            break
+    assert found == whole
+
+
+def test_a_filter_that_few_match_examines_a_bounded_number(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_reader, "MAX_ROWS_EXAMINED", 3)
+    for number in range(5):
+        shelf.run(f"w-{number}")
+    first = shelf.reader.list_runs(id_prefix="w-0")
+    assert first.rows == ()
+    rest = shelf.reader.list_runs(id_prefix="w-0", page=first.next_page)
+    assert [row.workflow_id for row in rest.rows] == ["w-0"]
+
+
+def test_a_page_token_that_no_list_gave_is_refused(shelf: Shelf) -> None:
+    with pytest.raises(UsageError, match="page token"):
+        shelf.reader.list_runs(page="a")
+
+
+def test_a_row_names_the_root_of_a_failure(shelf: Shelf) -> None:
+    shelf.run("bad", (e.WorkflowFailed(failure=FAILED, tags=("compensation-deferred",)),))
+    (row,) = shelf.reader.list_runs().rows
+    assert (row.status, row.last_failure, row.tags) == (
+        WorkflowStatus.FAILED,
+        "sanctions hit",
+        ("compensation-deferred",),
+    )
+
+
+def test_a_description_tells_what_is_pending(shelf: Shelf) -> None:
+    scheduled = e.ActivityScheduled(
+        activity_id=1,
+        activity_type="charge",
+        task_queue="default",
+        start_to_close_ms=1_000,
+        retry_policy=RetryPolicy(maximum_attempts=3),
+        worker="w1",
+    )
+    failed = e.ActivityAttemptFailed(activity_id=1, attempt=1, failure=ROOT, retry_time_ms=9_000)
+    timer = e.TimerStarted(timer_id=1, fire_time_ms=7_000)
+    shelf.run("open", (scheduled, timer), (failed,))
+    found = shelf.reader.describe("open")
+    (activity,) = found.pending_activities
+    assert (activity.state, activity.attempt, activity.maximum_attempts) == ("backoff", 2, 3)
+    assert (activity.next_retry_time_ms, activity.last_failure) == (9_000, ROOT)
+    assert [pending.fire_time_ms for pending in found.pending_timers] == [7_000]
+    assert (found.row.activity_type, found.row.last_failure) == ("charge", "sanctions hit")
+    assert found.input == (Payload(data=b"1"),)
+
+
+def test_a_closed_run_has_a_result_or_a_failure(shelf: Shelf) -> None:
+    shelf.run("good", (e.WorkflowCompleted(result=Payload(data=b"2")),))
+    shelf.run("bad", (e.WorkflowFailed(failure=FAILED),))
+    assert shelf.reader.describe("good").result == Payload(data=b"2")
+    assert shelf.reader.describe("bad").failure == FAILED
+
+
+def test_a_history_is_read_from_a_turn_on(shelf: Shelf) -> None:
+    signals = [(e.WorkflowSignaled(signal_name=str(n)),) for n in range(4)]
+    run_id = shelf.run("w", *signals)
+    assert [turn.turn for turn in shelf.reader.history("w").turns] == [1, 2, 3, 4, 5]
+    part = shelf.reader.history("w", run_id, after_turn=2, limit=2)
+    assert [turn.turn for turn in part.turns] == [3, 4]
+    assert (part.workflow_id, part.run_id, part.workflow_type) == ("w", run_id, "Order")
+
+
+def test_an_earlier_run_of_an_id_is_found_by_its_run_id(shelf: Shelf) -> None:
+    earlier = shelf.run("w", (e.WorkflowCompleted(),))
+    later = shelf.run("w")
+    assert shelf.reader.describe("w").row.run_id == later
+    assert shelf.reader.describe("w", earlier).row.status is WorkflowStatus.COMPLETED
+
+
+def test_unknown_ids_and_runs_of_other_ids_are_not_found(shelf: Shelf) -> None:
+    run_id = shelf.run("w")
+    with pytest.raises(WorkflowNotFound, match="'nobody'"):
+        shelf.reader.describe("nobody")
+    same = next(
+        f"o-{n}" for n in range(99) if partition_of(f"o-{n}", PARTITIONS) == partition_of("w", PARTITIONS)
+    )
+    with pytest.raises(WorkflowNotFound, match=run_id):
+        shelf.reader.describe(same, run_id)
+
+
+def test_a_partition_that_is_being_restored_says_so(shelf: Shelf) -> None:
+    shelf.stores[partition_of("w", PARTITIONS)] = None
+    with pytest.raises(Unavailable, match="being restored"):
+        shelf.reader.describe("w")
