@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -42,7 +43,7 @@ def run(name: str, folder: Path, **environment: str) -> subprocess.CompletedProc
 
 
 def test_every_example_is_tested() -> None:
-    assert {file.stem for file in EXAMPLES.glob("*.py")} == {*EXPECTED, "http_worker"}
+    assert {file.stem for file in EXAMPLES.glob("*.py")} == {*EXPECTED, "http_worker", "foreign_worker"}
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -87,6 +88,28 @@ def test_a_worker_in_a_program_of_its_own(address: str, tmp_path: Path) -> None:
     done = run("http_worker", tmp_path, ORCHESTRATOR_ADDRESS=address)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("kitchen: 21 °C, measured by process ")
+
+
+def test_a_worker_that_speaks_http_alone(address: str) -> None:
+    """It is given the activity of http_worker.py, whose own worker does not run."""
+    worker = subprocess.Popen(
+        [sys.executable, EXAMPLES / "foreign_worker.py"],
+        env={**os.environ, "ORCHESTRATOR_ADDRESS": address},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "serving the queue 'measuring'\n"
+        start = {"id": "kitchen", "type": "Measurement", "input": ["kitchen"]}
+        httpx.post(f"{address}/api/v1/workflows", json=start).raise_for_status()
+        answer = httpx.get(f"{address}/api/v1/workflows/kitchen/result?wait_s=15", timeout=20)
+        assert answer.json()["result"] == "kitchen: 70 °F, measured in another language"
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(EXAMPLE_S) == 0
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 def test_a_worker_without_an_engine_says_so(tmp_path: Path) -> None:
