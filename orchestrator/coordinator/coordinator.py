@@ -47,6 +47,8 @@ from orchestrator.coordinator.turn import (
     Made,
     RefusedDelivery,
     TurnMaker,
+    answers,
+    rejected,
     result_reply,
 )
 from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
@@ -64,10 +66,10 @@ from orchestrator.log.topics import (
     WORKER_HEADER,
     WORKERS,
 )
-from orchestrator.protocol.commands import Command, WorkerLost, WorkflowCommand
+from orchestrator.protocol.commands import Command, Rejection, WorkerLost, WorkflowCommand
 from orchestrator.protocol.ids import check_workflow_id, partition_of
 from orchestrator.protocol.records import Marks, Turn
-from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat, DeadLetter, Reply
+from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat, DeadLetter
 from orchestrator.store.partition_store import PartitionStore
 
 log = logging.getLogger(__name__)
@@ -93,8 +95,8 @@ SCHEMA_KEY = b"schema/"
 """Key of a schema on ``meta``, before its id: whoever meets the id in a record finds the schema here."""
 """A step is made at least so often, whatever the clocks of deadlines and beats say."""
 
-_Work = tuple[Partition, dict[str, list[Input]], Made, list[int], list[int]]
-"""A partition's share of a step: inputs by workflow id, what they led to, and the offsets taken."""
+_Work = tuple[Partition, dict[str, list[Input]], Made]
+"""A partition's share of a step: inputs by workflow id, and what they led to."""
 
 
 class Coordinator:
@@ -385,13 +387,9 @@ class Coordinator:
             if draft is not None and not draft.is_open:
                 state = draft.run.state
                 for command in partition.waiters_of(state.run_id):
-                    if command.reply_to is not None:
-                        reply = msgspec.structs.replace(
-                            result_reply(state.run_id, state.status, state.close),
-                            client_id=command.reply_to.client_id,
-                            request_id=command.request_id,
-                        )
-                        self._answer(partition, Answer(command.reply_to, reply), offset)
+                    reply = result_reply(state.run_id, state.status, state.close)
+                    for answer in answers(command, reply):
+                        self._answer(partition, answer, offset)
 
     def _send(self, partition: Partition, offset: int, outgoing: list[Outgoing]) -> None:
         sent = partition.outflow.expect(offset, len(outgoing), partition.now_s)
@@ -516,20 +514,18 @@ class Coordinator:
             if not partition.ownership.running or partition.ownership.saturated or partition.idle(now_ms):
                 continue
             inputs = partition.inputs(now_ms, MAX_COMMANDS_PER_STEP)
-            offsets, late = self._take_commands(partition, inputs)
-            if inputs or offsets or late:
-                work.append((partition, inputs, Made(), offsets, late))
+            made = Made()
+            if self._take_commands(partition, inputs, made) or inputs:
+                work.append((partition, inputs, made))
         if work:
             self._make_turns(work, now_ms)
-        made_by = {partition.number: made for partition, _, made, _, _ in work}
+        made_by = {partition.number: made for partition, _, made in work}
         if self._dispatcher.has_backlog:
             self._dispatch_waiting(made_by, now_ms)
         if made_by:
             self._runtime.at("decided")
-        offsets_by = {partition.number: (offsets, late) for partition, _, _, offsets, late in work}
         for number, made in made_by.items():
-            offsets, late = offsets_by.get(number, ([], []))
-            self._append(self.partitions[number], made, offsets, late, now_ms)
+            self._append(self.partitions[number], made, now_ms)
         if made_by:
             self._runtime.at("appended")
         for partition in self.partitions.values():
@@ -538,12 +534,12 @@ class Coordinator:
 
     def _make_turns(self, work: list[_Work], now_ms: int) -> None:
         """Make the turns of a batch; leaves in ``work`` what can be used of it."""
-        for partition, inputs, made, _, _ in work:
+        for partition, inputs, made in work:
             for workflow_id, given in inputs.items():
                 if not self._make(partition, workflow_id, given, now_ms, made):
                     break
         work[:] = [item for item in work if item[0].ownership.running]
-        for partition, inputs, made, _, _ in work:
+        for partition, inputs, made in work:
             self._account(partition, made)
             partition.runs.tidy(inputs)
 
@@ -589,24 +585,18 @@ class Coordinator:
         for warning in made.warnings:
             log.warning("%s", warning)
 
-    def _take_commands(
-        self, partition: Partition, inputs: dict[str, list[Input]]
-    ) -> tuple[list[int], list[int]]:
-        """Decode commands and put them with the inputs of their workflow id.
-
-        Returns the offsets taken, and those of them that only the step's last record may cover.
-        """
-        offsets: list[int] = []
-        late: list[int] = []
+    def _take_commands(self, partition: Partition, inputs: dict[str, list[Input]], made: Made) -> int:
+        """Decode commands and put them with the inputs of their workflow id; returns how many were taken."""
         count = self._log.partitions(COMMANDS)
-        while partition.pending and len(offsets) < MAX_COMMANDS_PER_STEP:
+        taken = 0
+        while partition.pending and taken < MAX_COMMANDS_PER_STEP:
             record = partition.pending.popleft()
-            offsets.append(record.offset)
+            taken += 1
             command = self._decode_command(partition, record)
             if command is None:
                 continue
             if isinstance(command, WorkerLost):
-                late.append(record.offset)
+                made.late.append(record.offset)
                 self._on_worker_lost(partition, command, inputs)
                 continue
             if command.workflow_id in partition.poisoned:
@@ -617,7 +607,7 @@ class Coordinator:
                 self._forward(partition, record, command, home)
                 continue
             inputs.setdefault(command.workflow_id, []).append(Input(command, record.offset))
-        return offsets, late
+        return taken
 
     def _decode_command(self, partition: Partition, record: Record) -> Command | None:
         try:
@@ -635,14 +625,9 @@ class Coordinator:
     def _set_aside(self, partition: Partition, record: Record, command: WorkflowCommand) -> None:
         """A command of an id that the engine failed on: a dead letter, and an answer to who asks."""
         self._dead_letter(record, partition.poisoned[command.workflow_id], partition)
-        if command.reply_to is not None:
-            reply = Reply(
-                client_id=command.reply_to.client_id,
-                request_id=command.request_id,
-                rejection="engine-failed",
-                message=f"the engine failed on workflow id {command.workflow_id!r}; see the dead letters",
-            )
-            self._answer(partition, Answer(command.reply_to, reply), record.offset)
+        message = f"the engine failed on workflow id {command.workflow_id!r}; see the dead letters"
+        for answer in answers(command, rejected(Rejection(reason="engine-failed", message=message))):
+            self._answer(partition, answer, record.offset)
 
     def _on_worker_lost(
         self, partition: Partition, command: WorkerLost, inputs: dict[str, list[Input]]
@@ -699,11 +684,9 @@ class Coordinator:
             else:
                 made_by.pop(number, None)
 
-    def _append(
-        self, partition: Partition, made: Made, offsets: list[int], late: list[int], now_ms: int
-    ) -> None:
+    def _append(self, partition: Partition, made: Made, now_ms: int) -> None:
         """Append the drafts of a step; answers that wait for something get it here."""
-        marks = self._marks(partition, made, offsets, late)
+        marks = self._marks(partition, made)
         sent_through = partition.outflow.sent_through
         for draft, mark in zip(made.drafts, marks, strict=True):
             try:
@@ -728,7 +711,7 @@ class Coordinator:
                 for answer in made.live:
                     self._answer(partition, answer, partition.ownership.next_offset - 1)
 
-    def _marks(self, partition: Partition, made: Made, offsets: list[int], late: list[int]) -> list[int]:
+    def _marks(self, partition: Partition, made: Made) -> list[int]:
         """The low-water mark of each draft: below it, everything is covered by it or earlier ones."""
         low = self._low_water(partition)
         marks = []
@@ -738,7 +721,7 @@ class Coordinator:
             draft = made.drafts[place]
             low = min([low, *draft.offsets])
             if place == last:
-                low = min([low, *late])
+                low = min([low, *made.late])
         return marks[::-1]
 
     def _low_water(self, partition: Partition) -> int:

@@ -128,10 +128,6 @@ class Runs:
         self._runs[run.state.workflow_id] = run
         self._runs.move_to_end(run.state.workflow_id)
 
-    def in_memory(self) -> Iterator[Run]:
-        """All runs in memory."""
-        return iter(self._runs.values())
-
     def tidy(self, workflow_ids: Iterable[str]) -> None:
         """Let go of those that are closed, and of the least recently used ones of all.
 

@@ -120,7 +120,8 @@ class Made(msgspec.Struct):
     ``covered`` are answers to release when the consumption of their commands is committed, ``live``
     those to release when everything in flight now is read back. ``waiting`` are activities that need a
     worker, ``replaying`` the ids whose replay goes on in the next step, ``blocked`` the runs whose code
-    is to be tried again, ``settled`` refused deliveries that concern nobody any more.
+    is to be tried again, ``settled`` refused deliveries that concern nobody any more, ``late`` the offsets
+    of commands that only the step's last turn may cover.
     """
 
     drafts: list[Draft] = []
@@ -131,6 +132,7 @@ class Made(msgspec.Struct):
     replaying: list[str] = []
     blocked: list[Run] = []
     settled: list[Receipt] = []
+    late: list[int] = []
     warnings: list[str] = []
 
 
@@ -226,11 +228,7 @@ class _Builder:
 
     def answer(self, command: Any, reply: Reply, to: list[Answer]) -> None:
         """Answer a command, if it asks for an answer."""
-        if command.reply_to is not None:
-            reply = msgspec.structs.replace(
-                reply, client_id=command.reply_to.client_id, request_id=command.request_id
-            )
-            to.append(Answer(command.reply_to, reply))
+        to.extend(answers(command, reply))
 
     def reject(self, command: Any, rejection: c.Rejection) -> None:
         """Refuse a command; a repeat of it is refused likewise."""
@@ -685,6 +683,16 @@ HANDLE: dict[type[Any], Callable[[_Builder, Input], None]] = {
     RefusedDelivery: _Builder.on_refused_delivery,
     Resume: _Builder.on_resume,
 }
+
+
+def answers(command: c.CommandBase, reply: Reply) -> list[Answer]:
+    """A reply, addressed to who sent the command; none if no answer was asked for."""
+    if command.reply_to is None:
+        return []
+    client_id, request_id = command.reply_to.client_id, command.request_id
+    return [
+        Answer(command.reply_to, msgspec.structs.replace(reply, client_id=client_id, request_id=request_id))
+    ]
 
 
 def rejected(rejection: c.Rejection) -> Reply:

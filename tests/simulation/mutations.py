@@ -29,7 +29,7 @@ def everything_is_valid(patch: Callable[..., None]) -> None:
 def the_mark_is_the_highest_offset(patch: Callable[..., None]) -> None:
     """A turn's mark covers commands that only later turns decide."""
 
-    def marks(self: Coordinator, partition: Any, made: Any, offsets: list[int], late: list[int]) -> list[int]:
+    def marks(self: Coordinator, partition: Any, made: Any) -> list[int]:
         return [partition.next_command for _ in made.drafts]
 
     patch(Coordinator, "_marks", marks)
