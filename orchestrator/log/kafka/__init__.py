@@ -1,0 +1,1 @@
+"""The log on Kafka: confluent-kafka for coordinators, aiokafka for clients and workers."""
