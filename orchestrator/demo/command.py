@@ -25,12 +25,11 @@ from orchestrator.client.handle import WorkflowHandle
 from orchestrator.contrib.world import World
 from orchestrator.demo import inputs, scene
 from orchestrator.demo.checks import CHECKS, REVIEWED
-from orchestrator.demo.dead_log import read_dead_log
-from orchestrator.demo.engine_process import EngineProcess
 from orchestrator.demo.evidence import Evidence
 from orchestrator.demo.onboarding import MerchantOnboarding
 from orchestrator.demo.orders import OrderFulfilment
 from orchestrator.demo.report import Report
+from orchestrator.demo.stage import EmbeddedStage, Stage
 from orchestrator.errors import OrchestratorError, WorkflowFailure
 from orchestrator.protocol.views import History
 
@@ -61,7 +60,7 @@ def demo(*, serve: bool = False, port: int = config.PORT, data: Path | None = No
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-demo-")) if data is None else data.absolute()
     code = FAILED
     try:
-        code = asyncio.run(_main(report, EngineProcess(folder, port), serve=serve))
+        code = asyncio.run(_main(report, EmbeddedStage(folder, port), serve=serve))
     except OrchestratorError as error:
         report.failed(str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -73,64 +72,64 @@ def demo(*, serve: bool = False, port: int = config.PORT, data: Path | None = No
     return code
 
 
-async def _main(report: Report, engine: EngineProcess, *, serve: bool) -> int:
+async def _main(report: Report, stage: Stage, *, serve: bool) -> int:
     this = asyncio.current_task()
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     try:
-        evidence = await tell_story(report, engine)
+        evidence = await tell_story(report, stage)
         report.table(evidence.after)
         passed = report.verdict((check.claim, list(check.problems(evidence))) for check in CHECKS)
         if serve:
-            await _serve(report, engine)
+            await _serve(report, stage)
         return 0 if passed else FAILED
     finally:
-        await engine.stop()
+        await stage.stop()
 
 
-async def _serve(report: Report, engine: EngineProcess) -> None:
+async def _serve(report: Report, stage: Stage) -> None:
     """Return at Ctrl-C; raise if the engine ends before that."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    report.serving(engine.address)
-    waits = [asyncio.ensure_future(wait) for wait in (stop.wait(), engine.wait())]
+    report.serving(stage.address)
+    waits = [asyncio.ensure_future(wait) for wait in (stop.wait(), stage.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
     if not stop.is_set():
-        engine.check()
+        stage.check()
 
 
-async def tell_story(report: Report, engine: EngineProcess) -> Evidence:
-    """Everything up to the last result. The engine runs when this returns; to stop it is the caller's.
+async def tell_story(report: Report, stage: Stage) -> Evidence:
+    """Everything up to the last result. The stage runs when this returns; to stop it is the caller's.
 
     Raises:
-        EngineFailed: the engine did not start, or ended by itself.
+        ProcessFailed: something did not start, or ended by itself.
         SceneMissed: there was no moment in which everything was under way.
         Unavailable: runs did not end in time.
         WorkflowAlreadyStarted: the folder holds an open run of an earlier demo.
     """
     began = time.monotonic()
-    client = await engine.start()
+    client, words = await stage.start()
     async with client:
-        report.step(f"the engine runs as process {engine.pid}, with its data in {engine.data}")
+        report.step(words)
         started = await _publish(client)
         report.step(f"{len(started)} start events published: merchants and orders")
-        report.step(await scene.wait_until_set(client, started, engine.check))
-    await engine.kill()
-    report.step(f"kill -9 {engine.pid}")
+        report.step(await scene.wait_until_set(client, started, stage.check))
+    report.step(await stage.strike())
 
-    run_ids = {handle.run_id for handle in started}
-    world = World(engine.world)
+    # The log before the ledger: what completes in between is in the ledger alone, and is no repetition.
+    left = await asyncio.to_thread(stage.histories)
+    world = World(stage.world)
     ran_before = len(world.executions())
-    left = await asyncio.to_thread(read_dead_log, engine.data)
+    run_ids = {handle.run_id for handle in started}
     before = {name: history for name, history in left.items() if history.run_id in run_ids}
-    report.step(f"its log holds {_events(before)} events of {len(before)} runs; {ran_before} activities ran")
+    report.step(f"the log holds {_events(before)} events of {len(before)} runs; {ran_before} activities ran")
 
-    client = await engine.start()
+    client, words = await stage.start()
     async with client:
-        report.step(f"the engine runs again, as process {engine.pid}, on the same folder")
+        report.step(words)
         await client.get_workflow_handle(REVIEWED).signal(OrderFulfilment.approve)
         report.step(f"{REVIEWED} approved")
         await _results(report, client, started)
