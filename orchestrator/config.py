@@ -14,3 +14,9 @@ DATA_FOLDER: Final = ".orchestrator"
 TASK_QUEUE: Final = "default"
 SLOTS: Final = 100
 """Activities that one worker runs at a time."""
+LOG_VARIABLE: Final = "ORCHESTRATOR_LOG"
+"""The environment variable that names the log, where no ``--log`` is given."""
+
+NAMESPACE: Final = "default"
+NAMESPACE_VARIABLE: Final = "ORCHESTRATOR_NAMESPACE"
+"""The environment variable that names the namespace, where no ``--namespace`` is given."""

@@ -15,20 +15,19 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from orchestrator import config
 from orchestrator.errors import ConfigError
 
 SCHEME = "kafka"
 
 ENVIRONMENT_PREFIX = "ORCHESTRATOR_KAFKA_"
 
-DEFAULT_NAMESPACE = "default"
-
 
 class KafkaSettings(msgspec.Struct, frozen=True):
     """One namespace on one cluster. ``options`` are the user's, in librdkafka's names."""
 
     bootstrap: str
-    namespace: str = DEFAULT_NAMESPACE
+    namespace: str = config.NAMESPACE
     options: Mapping[str, str] = {}
 
     def topic(self, name: str) -> str:
@@ -44,7 +43,7 @@ class KafkaSettings(msgspec.Struct, frozen=True):
 def load(
     address: str,
     *,
-    namespace: str = DEFAULT_NAMESPACE,
+    namespace: str = config.NAMESPACE,
     config_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> KafkaSettings:

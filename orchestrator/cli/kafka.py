@@ -1,0 +1,58 @@
+"""The options by which commands are told which Kafka is meant."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclopts import Parameter
+
+from orchestrator import config
+from orchestrator.errors import ConfigError
+from orchestrator.log.kafka.settings import KafkaSettings, load
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Cluster:
+    """Which Kafka, and which namespace on it.
+
+    Parameters
+    ----------
+    log:
+        The brokers, such as kafka://127.0.0.1:9092; default $ORCHESTRATOR_LOG.
+    namespace:
+        Keeps what belongs together apart from others on the same brokers; default
+        $ORCHESTRATOR_NAMESPACE, or else "default".
+    kafka_config:
+        A file with settings of the Kafka client, one name=value per line, in librdkafka's names.
+    """
+
+    log: str = ""
+    namespace: str = ""
+    kafka_config: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """The log's address; raises ConfigError if there is none."""
+        address = self.log or os.environ.get(config.LOG_VARIABLE, "")
+        if not address:
+            raise ConfigError(
+                f"which Kafka? Name it with --log or ${config.LOG_VARIABLE}, such as kafka://127.0.0.1:9092"
+            )
+        return address
+
+    @property
+    def chosen_namespace(self) -> str:
+        """The namespace that is meant."""
+        return self.namespace or os.environ.get(config.NAMESPACE_VARIABLE, "") or config.NAMESPACE
+
+    def settings(self) -> KafkaSettings:
+        """Everything that a client of this cluster needs; raises ConfigError."""
+        return load(
+            self.address,
+            namespace=self.chosen_namespace,
+            config_file=self.kafka_config,
+            environ=os.environ,
+        )
