@@ -13,13 +13,16 @@ TEST_WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench schemas wheel clean
+.PHONY: help demo kafka test check format bench schemas wheel clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 demo: $(INSTALLED)  ## run business processes, kill the engine under them, and see that nothing was lost
 	@$(BIN)/orchestrator demo
+
+kafka: $(INSTALLED)  ## run a Kafka broker on 127.0.0.1:9092 until Ctrl-C; KAFKA_PORT=19092 takes another port
+	@$(BIN)/python -m tests.kafka.broker
 
 test: $(INSTALLED)  ## run all tests; TESTS="tests/unit -k retry" runs some
 	@$(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist loadgroup --max-worker-restart 1

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+pytest_plugins = ["tests.kafka.fixtures"]
+
 
 def _skipped(config: pytest.Config) -> list[pytest.TestReport]:
     if os.environ.get("CI", "").lower() not in ("1", "true"):

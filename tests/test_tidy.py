@@ -73,6 +73,10 @@ SLEEPS: dict[str, str] = {
     "tests/unit/workflow/test_determinism.py": "shows that workflow code may not",
 }
 
+SKIPS: dict[str, str] = {
+    "tests/kafka/fixtures.py": "a machine may have no broker; where CI is set, a skip is a failure",
+}
+
 UNIMPORTED: dict[str, str] = {}
 UNDECLARED: dict[str, str] = {
     "starlette": "FastAPI consists of it, hands out its classes and bounds its version"
@@ -193,6 +197,8 @@ def imports_stand_at_the_top(source: Source) -> Iterator[str]:
 
 
 def no_test_is_skipped(source: Source) -> Iterator[str]:
+    if _excepted(source.path, SKIPS):
+        return
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute):
             name = ast.unparse(node)
@@ -333,6 +339,7 @@ def test_every_exception_is_needed() -> None:
         *LAZY_IMPORTS,
         *PRINTS,
         *SLEEPS,
+        *SKIPS,
         *(f"tests/unit/{test}" for test in TESTS_WITHOUT_A_MIRROR),
     }
     gone = [path for path in named if not (ROOT / path).exists()]
