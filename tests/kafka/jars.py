@@ -19,7 +19,7 @@ JAVA_VERSION = 17
 FETCH_S = 600
 """45 MB, on a slow line."""
 
-HOW_TO_INSTALL = "on Debian and Ubuntu: apt install openjdk-17-jre-headless maven"
+HOW_TO_INSTALL = "on Debian and Ubuntu: apt install default-jre-headless maven"
 
 
 class NoBroker(Exception):
