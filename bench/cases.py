@@ -12,6 +12,7 @@ from typing import Any
 import orchestrator
 from bench.workflows import FanOut, FiveActivities, OneActivity, echo
 from orchestrator import Client
+from orchestrator.cli.process import settle_collector
 
 Figures = dict[str, float]
 
@@ -107,9 +108,10 @@ CASES: dict[str, tuple[str, Case]] = {
 
 
 async def run(name: str) -> Figures:
-    """Run one case on a fresh engine."""
+    """Run one case on a fresh engine, with the collector set as ``orchestrator dev`` sets it."""
     _, case = CASES[name]
     async with orchestrator.embedded(
         workflows=[OneActivity, FiveActivities, FanOut], activities=[echo], max_concurrent_activities=1_000
     ) as client:
+        settle_collector()
         return await case(client)

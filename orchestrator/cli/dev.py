@@ -20,7 +20,7 @@ from orchestrator.api.embedded import Engine, EngineReader
 from orchestrator.api.server import bind, serving
 from orchestrator.cli import exits
 from orchestrator.cli.modules import Loaded, load
-from orchestrator.cli.process import HangWatch, fix_hash_seed
+from orchestrator.cli.process import HangWatch, fix_hash_seed, settle_collector
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.errors import ConfigError
 from orchestrator.telemetry.logs import log_to_stderr
@@ -101,6 +101,7 @@ async def _run(loaded: Loaded, data: Path, taken: socket.socket, task_queue: str
                 graceful_shutdown_timeout=GRACE_S,
             )
             await stack.enter_async_context(worker)
+        settle_collector()
         _say_ready(loaded, taken)
         return await _until_ended(stop, engine, http)
 
