@@ -180,6 +180,7 @@ class CommitLog:
         """The coordinators of this process; guarded by the lock of :attr:`changed`."""
         self._queue: deque[tuple[float, list[Append]]] = deque()
         """Submissions, and since when they wait; guarded by the lock of :attr:`changed`."""
+        self._waiting_appends = 0
         self._work = threading.Condition(lock)
         self._committing = threading.Lock()
         self._drivers = 0
@@ -285,8 +286,8 @@ class CommitLog:
         self._on_failure.append(call)
 
     def backlog(self) -> int:
-        """How many submissions wait to be committed."""
-        return len(self._queue)
+        """How many appends wait to be committed."""
+        return self._waiting_appends
 
     def drive(self, *, on: bool) -> None:
         """A coordinator will (or will no longer) call :meth:`commit_waiting` whenever something waits."""
@@ -314,6 +315,7 @@ class CommitLog:
                 self._publish(batch)
             if durable:
                 self._queue.append((monotonic(), durable))
+                self._waiting_appends += len(durable)
                 if len(self._queue) == 1:  # else whoever commits was woken for the one before
                     if self._drivers:
                         self.changed.notify_all()
@@ -331,6 +333,7 @@ class CommitLog:
                     appends += taken
                     for append in taken:
                         size += len(append.record.value or b"") + len(append.record.key)
+                self._waiting_appends -= len(appends)
             if appends:
                 self._commit(appends)
             return bool(appends)

@@ -1,6 +1,8 @@
 """The embedded log as clients and workers in the same process see it: asyncio, typed messages.
 
 The log's threads only take notes here and wake the loop, once for all that has come until the loop runs.
+Likewise, what is appended in one turn of the loop is submitted at its end, all at once: the log's lock, a
+time and a batch for each command cost as much as to encode it.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ ANSWER_TIMEOUT_S = 30.0
 """A disk that has not answered by then is broken or hopelessly overloaded."""
 
 MAX_BACKLOG = 20_000
-"""Submissions that may wait for the disk: about a second of its work. More are turned away."""
+"""Appends that may wait for the disk: about a second of its work. More are turned away."""
+
+OUTBOX_BYTES = 256 * 1024
+"""So much is submitted at once, without waiting for the turn of the loop to end: batches stay small."""
 
 READ_RECORDS = 1_000
 """Read at once of one partition, so that the loop serves others in between."""
@@ -57,6 +62,8 @@ class EmbeddedAioLog:
         self._streams: list[_AioStream[Any]] = []
         self._waiting: dict[asyncio.Future[int], float] = {}
         self._alarm: asyncio.TimerHandle | None = None
+        self._outbox: list[Append] = []
+        self._outbox_bytes = 0
         # Notes of the log's threads, guarded by the log's lock.
         self._outcomes: list[Delivery] = []
         self._dirty: set[TopicPartition] = set()
@@ -103,6 +110,7 @@ class EmbeddedAioLog:
         """Read no more; what is not acknowledged yet is ``Unavailable`` to its sender."""
         if self._closed:
             return
+        self._flush()
         self._closed = True
         self._log.detach(self)
         if self._alarm is not None:
@@ -117,30 +125,46 @@ class EmbeddedAioLog:
 
     def _append(self, draft: Callable[[], Record]) -> asyncio.Future[int]:
         """A future of the offset; a plain one, because a task for each append would cost more than it."""
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = self._running_loop()
+        future: asyncio.Future[int] = loop.create_future()
         try:
-            loop = self._bind()
-            self._waiting[future] = loop.time() + ANSWER_TIMEOUT_S
             self._submit(draft(), future)
-            if self._alarm is None:
-                self._alarm = loop.call_later(ANSWER_TIMEOUT_S, self._ring)
         except Exception as error:
-            self._waiting.pop(future, None)
             future.set_exception(_for_senders(error))
+            return future
+        self._waiting[future] = loop.time() + ANSWER_TIMEOUT_S
+        if self._alarm is None:
+            self._alarm = loop.call_later(ANSWER_TIMEOUT_S, self._ring)
         return future
 
     def _submit(self, record: Record, token: _Token) -> None:
-        self._bind()
-        if self._log.backlog() >= MAX_BACKLOG:
+        self._check_open()
+        if self._log.backlog() + len(self._outbox) >= MAX_BACKLOG:
             raise Unavailable(f"{MAX_BACKLOG} appends wait for the disk already")
-        self._log.submit([Append(record, token, self._lane, self)])
+        if not self._outbox:
+            self._running_loop().call_soon(self._flush)
+        self._outbox.append(Append(record, token, self._lane, self))
+        self._outbox_bytes += len(record.value or b"")
+        if self._outbox_bytes > OUTBOX_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Submit what was appended since the loop's turn began."""
+        appends, self._outbox, self._outbox_bytes = self._outbox, [], 0
+        if not appends:
+            return
+        try:
+            self._log.submit(appends)
+        except LogError as error:
+            for append in appends:
+                self._resolve(Delivery(append.token, Outcome.UNKNOWN, error=str(error)))
 
     def _ring(self) -> None:
         """Give up what the disk has not answered in time. Appends wait in the order of their deadlines."""
         self._alarm = None
         if self._closed:
             return
-        loop = self._bind()
+        loop = self._running_loop()
         for future, deadline in list(self._waiting.items()):
             if deadline > loop.time():
                 self._alarm = loop.call_at(deadline, self._ring)
@@ -204,10 +228,11 @@ class EmbeddedAioLog:
         records = self._log.read(*place, feed.position, READ_RECORDS)
         feed.take(records)
         if len(records) == READ_RECORDS:
-            self._bind().call_soon(self._read, place)
+            self._running_loop().call_soon(self._read, place)
 
     def _open(self, channel: Channel[T], name: str) -> _AioStream[T]:
-        self._bind()
+        self._check_open()
+        self._running_loop()  # that the log's threads are to wake
         topic = channel.topic
         try:
             used = {p: feed.readers for (t, p), feed in self._feeds.items() if t == topic}
@@ -231,13 +256,14 @@ class EmbeddedAioLog:
             if place in self._feeds and not self._feeds[place].readers:
                 del self._feeds[place]
 
-    def _bind(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.get_running_loop()
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("this side of the log is closed")
-        if self._loop is None:
-            self._loop = loop
-        return self._loop
 
 
 def _for_senders(error: Exception) -> Exception:
@@ -255,10 +281,11 @@ class _AioStream(Stream[T]):
         self._news = asyncio.Event()
         self._ended = False
 
-    def put(self, message: T) -> None:
-        """Add a message and wake the reader."""
-        super().put(message)
-        self._news.set()
+    def looked(self, offset: int) -> None:
+        """A batch was looked at: wake the reader if there is something for it."""
+        super().looked(offset)
+        if self._messages:
+            self._news.set()
 
     async def next(self, timeout_s: float) -> list[T]:
         """The next messages; empty after ``timeout_s``.
