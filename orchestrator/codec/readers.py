@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from msgspec import inspect
 
-from orchestrator.codec.schema import is_chain, structs_of, without_none
-from orchestrator.codec.writers import MAX_CHAIN_LINKS
+from orchestrator.codec.schema import default_of, is_chain, structs_of, without_none
+from orchestrator.codec.writers import MAX_CHAIN_LINKS, WriterCompiler
 
 Read = Callable[[bytes, int], tuple[Any, int]]
 """(bytes, position) → (value, position after it)."""
@@ -25,8 +25,30 @@ class NotRead(ValueError):
     """The bytes are unusual; read them the slow way."""
 
 
+_TIME_BYTES: Final = 6
+"""What a time of this century takes: Unix milliseconds, 7 bits a byte."""
+
+_MAX_TIMES: Final = 1_024
+"""Remembered; then all are forgotten. The records of a step share a few."""
+
+_times: Final[dict[bytes, int]] = {}
+"""Integers of so many bytes that were read lately, by their bytes: to read one takes as long as three texts."""
+
+
 def _long(data: bytes, at: int) -> tuple[int, int]:
     """An integer of any length."""
+    found = _times.get(data[at : at + _TIME_BYTES])
+    if found is not None:
+        return found, at + _TIME_BYTES
+    found, end = _any_long(data, at)
+    if end == at + _TIME_BYTES:
+        if len(_times) >= _MAX_TIMES:
+            _times.clear()
+        _times[data[at:end]] = found
+    return found, end
+
+
+def _any_long(data: bytes, at: int) -> tuple[int, int]:
     shift = found = 0
     while True:
         byte = data[at]
@@ -59,8 +81,14 @@ def _chained(links: list[dict[str, Any]], cls: type, field: str) -> Any:
 
 _double: Final = struct.Struct("<d").unpack_from
 
-_READ_SIZE: Final = ["n = d[p]", "if n < 128 and not n & 1: n >>= 1; p += 1", "else: n, p = size(d, p)"]
+_SMALL: Final = tuple([(byte >> 1) ^ -(byte & 1) for byte in range(128)])
+"""Integers of one byte."""
+
+_READ_SIZE: Final = ["n = d[p]", "if n & 129: n, p = size(d, p)", "else: n >>= 1; p += 1"]
 """Lines that read a size into ``n``; most have one byte, and calls cost more than all else here."""
+
+_READ_TEXT: Final = [*_READ_SIZE, "q = p + n"]
+"""Lines that read where a text, or bytes, from ``p`` on end into ``q``."""
 
 
 def _padded(pad: str, lines: list[str]) -> list[str]:
@@ -72,7 +100,8 @@ class ReaderCompiler:
 
     def __init__(self) -> None:
         self._names: dict[str, Any] = {
-            "long": _long, "size": _size, "chained": _chained, "double": _double, "NotRead": NotRead,
+            "long": _long, "size": _size, "small": _SMALL, "chained": _chained, "double": _double,
+            "NotRead": NotRead,
         }  # fmt: skip
         self._known: set[str] = set()
         self._source: list[str] = []
@@ -99,11 +128,26 @@ class ReaderCompiler:
                         continue
                     body += self._chain(info, field.name, v)
                 else:
-                    body += self._value(field.type, v, " ")
+                    body += self._field(field, v)
                 made.append(f"{field.name}={v}")
             maker = "dict" if link else f"cls_{cls}"
             self._source += [*body, f" return {maker}({', '.join(made)}), p"]
         return name
+
+    def _field(self, field: inspect.Field, v: str) -> list[str]:
+        """Lines that read a field. A struct is known by its bytes if it is the default one, as most are."""
+        lines = self._value(field.type, v, " ")
+        if not isinstance(field.type, inspect.StructType) or field.required:
+            return lines
+        name = f"default_{len(self._names)}"
+        default = default_of(field)
+        written = self._names[name + "_bytes"] = WriterCompiler().bytes_of(field.type, default)
+        self._names[name] = default
+        return [
+            f" if d.startswith({name}_bytes, p): {v} = {name}; p += {len(written)}",
+            " else:",
+            *_padded(" ", lines),
+        ]
 
     def _chain(self, info: inspect.StructType, field: str, v: str) -> list[str]:
         reader = self._struct(info, link=True)
@@ -160,9 +204,10 @@ class ReaderCompiler:
                 f"{pad} {v} = tuple({v})",
             ]
         if isinstance(info, inspect.DictType):
-            item = self._value(info.value_type, v + "i", "    ")
-            key = [*_padded("    ", _READ_SIZE), "    key = d[p:p + n].decode(); p += n"]
-            return self._blocks(v, [*key, *item, f"    {v}[key] = {v}i"], pad, "{}")
+            item = self._value(info.value_type, v + "i", "     ")
+            key = _padded("     ", [*_READ_TEXT, "key = d[p:q].decode(); p = q"])
+            blocks = self._blocks(v, [*key, *item, f"     {v}[key] = {v}i"], pad + " ", "{}")
+            return [f"{pad}if d[p] == 0: {v} = {{}}; p += 1", f"{pad}else:", *blocks]
         if isinstance(info, inspect.StructType):
             return [f"{pad}{v}, p = {self._struct(info)}(d, p)"]
         if isinstance(info, inspect.UnionType):
@@ -173,17 +218,17 @@ class ReaderCompiler:
         if isinstance(info, inspect.IntType):
             return [
                 f"{v} = d[p]",
-                f"if {v} < 128: {v} = ({v} >> 1) ^ -({v} & 1); p += 1",
+                f"if {v} < 128: {v} = small[{v}]; p += 1",
                 f"else: {v}, p = long(d, p)",
             ]
         if isinstance(info, inspect.StrType):
-            return [*_READ_SIZE, f"{v} = d[p:p + n].decode(); p += n"]
+            return [*_READ_TEXT, f"{v} = d[p:q].decode(); p = q"]
         if isinstance(info, inspect.BytesType):
-            return [*_READ_SIZE, f"{v} = d[p:p + n]; p += n"]
+            return [*_READ_TEXT, f"{v} = d[p:q]; p = q"]
         if isinstance(info, inspect.EnumType):
             words = f"enum_{info.cls.__name__}"
             self._names[words] = {word.value.encode(): word for word in info.cls}
-            return [*_READ_SIZE, f"{v} = {words}[d[p:p + n]]; p += n"]
+            return [*_READ_TEXT, f"{v} = {words}[d[p:q]]; p = q"]
         if isinstance(info, inspect.BoolType):
             return [f"{v} = (False, True)[d[p]]; p += 1"]
         if isinstance(info, inspect.FloatType):

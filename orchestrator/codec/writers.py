@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 
 from msgspec import inspect
 
-from orchestrator.codec.schema import is_chain, structs_of, without_none
+from orchestrator.codec.schema import default_of, is_chain, structs_of, without_none
 
 MAX_CHAIN_LINKS: Final = 64
 """Causes of one failure. ``failures.MAX_CAUSES`` keeps far fewer; other writers may be less strict, and
@@ -50,6 +50,9 @@ def long(value: int) -> bytes:
 _SMALL: Final = {value: long(value) for value in range(-64, 8_192)}
 """Integers of one or two bytes: most of ours."""
 
+_SIZES: Final = tuple([long(size) for size in range(256)])
+"""Lengths of most texts: an index costs less than a call."""
+
 _double: Final = struct.Struct("<d").pack
 
 
@@ -77,7 +80,7 @@ class WriterCompiler:
 
     def __init__(self) -> None:
         self._names: dict[str, Any] = {
-            "small": _SMALL.get, "long": long, "double": _double, "links": _links,
+            "small": _SMALL.get, "sizes": _SIZES, "long": long, "double": _double, "links": _links,
         }  # fmt: skip
         self._known: dict[tuple[type, bool], str] = {}
         self._unions: dict[str, dict[type, str]] = {}
@@ -93,6 +96,12 @@ class WriterCompiler:
         self._build()
         found: dict[type, Write] = self._names[table]
         return found
+
+    def bytes_of(self, info: inspect.StructType, value: Any) -> bytes:
+        """The encoding of one struct."""
+        pieces: list[bytes] = []
+        self.root(info)[info.cls](value, pieces.append)
+        return b"".join(pieces)
 
     def _build(self) -> None:
         """Compile what was generated; unions name their functions until then."""
@@ -111,9 +120,21 @@ class WriterCompiler:
                     if not link:
                         body += self._chain(info, field.name)
                     continue
-                body += [f" v = o.{field.name}", *self._value(field.type, "v", " ")]
+                body += [f" v = o.{field.name}", *self._field(field)]
             self._source += body or [" pass"]
         return self._known[key]
+
+    def _field(self, field: inspect.Field) -> list[str]:
+        """Lines that write a field in variable ``v``. For a struct that is the default one, as most are, the
+        bytes are ready.
+        """
+        lines = self._value(field.type, "v", " ")
+        if not isinstance(field.type, inspect.StructType) or field.required:
+            return lines
+        name = f"default_{len(self._names)}"
+        default = self._names[name] = default_of(field)
+        written = WriterCompiler().bytes_of(field.type, default)
+        return [f" if v == {name}: a({written!r})", " else:", *[" " + line for line in lines]]
 
     def _chain(self, info: inspect.StructType, field: str) -> list[str]:
         writer = self._struct(info, link=True)
@@ -187,7 +208,7 @@ class WriterCompiler:
         if isinstance(info, inspect.StrType):
             return [
                 f"if {v} == '': a(b'\\0')",
-                f"else: b = {v}.encode(); a(small(len(b)) or long(len(b))); a(b)",
+                f"else: b = {v}.encode(); n = len(b); a(sizes[n] if n < 256 else long(n)); a(b)",
             ]
         if isinstance(info, inspect.BytesType):
             return [f"a(small(len({v})) or long(len({v}))); a({v})"]

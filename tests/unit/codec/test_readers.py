@@ -9,7 +9,9 @@ from orchestrator.codec import avro
 from orchestrator.codec.readers import ReaderCompiler
 from orchestrator.codec.writers import WriterCompiler
 from orchestrator.protocol.commands import Command, SignalWorkflow
-from orchestrator.protocol.values import Payload
+from orchestrator.protocol.events import ActivityScheduled, TimerFired
+from orchestrator.protocol.tasks import ActivityTask
+from orchestrator.protocol.values import Payload, RetryPolicy
 
 SIGNAL = SignalWorkflow(
     workflow_id="w", signal_name="s", input=(Payload(data=b"1", metadata={"a": "b"}),), headers={"h": "i"}
@@ -61,3 +63,32 @@ def test_what_the_fast_reader_does_not_take_is_said_by_the_slow_one() -> None:
         avro.decode(data[:-1])
     with pytest.raises(avro.DecodeError, match="left over"):
         avro.decode(data + b"\x00")
+
+
+def test_times_are_read_right_however_many_there_are() -> None:
+    times = [1_800_000_000_000 + number for number in range(3_000)]
+    for time_ms in [*times, *times]:
+        task = ActivityTask(
+            worker="w",
+            workflow_id="w",
+            run_id="r",
+            workflow_type="t",
+            activity_id=1,
+            activity_type="a",
+            task_queue="q",
+            attempt=1,
+            dispatch=1,
+            scheduled_time_ms=time_ms,
+            dispatched_time_ms=-time_ms,
+        )
+        assert avro.decode(avro.encode(task)) == task
+
+
+@pytest.mark.parametrize("policy", [RetryPolicy(), RetryPolicy(maximum_attempts=1)])
+def test_a_struct_is_read_whether_it_is_the_default_one_or_not(policy: RetryPolicy) -> None:
+    event = ActivityScheduled(activity_id=1, activity_type="a", task_queue="q", retry_policy=policy, inbox=7)
+    pieces: list[bytes] = []
+    info = inspect.type_info(ActivityScheduled | TimerFired)
+    WriterCompiler().root(info)[ActivityScheduled](event, pieces.append)
+    data = b"".join(pieces)
+    assert ReaderCompiler().root(info)(data, 0) == (event, len(data))
