@@ -464,8 +464,8 @@ class _Builder:
             refused = c.Rejection(reason=error.reason, message=str(error), run_id=state.run_id)
             return rejected(refused)
         except (QueryFailed, *CODE_ERRORS) as error:
-            if not isinstance(error, QueryFailed):
-                self.partition.runs.drop(run)  # it, or its replay, stopped halfway
+            if run.instance is None or not run.instance.usable:  # it stopped halfway, or is not as it was
+                self.partition.runs.drop(run)
             failure = failures.to_failure(_as_exception(error), payloads.DEFAULT)
             return msgspec.structs.replace(reply, failure=failure)
 

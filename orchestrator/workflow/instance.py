@@ -24,6 +24,7 @@ from orchestrator.errors import (
     NotDeterministic,
     PayloadError,
     QueryFailed,
+    ReadOnlyViolation,
     UnknownName,
     UsageError,
 )
@@ -58,6 +59,7 @@ from orchestrator.workflow.outcomes import (
     is_declared,
     never_asked,
 )
+from orchestrator.workflow.readonly import Snapshot
 from orchestrator.workflow.signals import Signals, with_handler
 from orchestrator.workflow.stack import STACK_QUERY, describe_stack
 
@@ -200,9 +202,13 @@ class Instance:
     def query(self, name: str, input: Payloads) -> Payload:
         """Answer a query; the code may look at everything and change nothing.
 
+        A handler that changes the workflow all the same is noticed, as far as :mod:`.readonly` can see;
+        then the instance is not :attr:`usable` any more, for a replay would not come to the same state.
+
         Raises:
             UnknownName: there is no such query; the message lists those that there are.
-            QueryFailed: the handler raised, or arguments or answer cannot be converted.
+            QueryFailed: the handler raised, changed the workflow, or arguments or answer cannot be
+                converted.
         """
         self._check_usable()
         if name == STACK_QUERY:
@@ -211,18 +217,36 @@ class Instance:
         if handler is None:
             known = ", ".join(sorted({*self._queries, STACK_QUERY}))
             raise UnknownName(f"workflow {self.definition.name!r} has no query {name!r}; it has {known}")
+        before = Snapshot({"self": self._object, "handler": handler.fn})
         self._loop.mode = Mode.READ_ONLY
+        self._unusable = "its last query did not end"
         try:
             with self._loop.activation():
                 args = self._decode(handler, input)
                 result = contextvars.Context().run(self._bound(handler), *args)
-                return self.converter.to_payload(result)
+                answer = self.converter.to_payload(result)
         except (Evicted, KeyboardInterrupt):
             raise
         except BaseException as error:
+            self._check_unchanged(name, before)
             raise QueryFailed(f"query {name!r} raised {type(error).__name__}: {error}") from error
         finally:
             self._loop.mode = Mode.OPEN
+        self._check_unchanged(name, before)
+        return answer
+
+    def _check_unchanged(self, name: str, before: Snapshot) -> None:
+        """Raise unless a query did no more than to look."""
+        changes = [*before.changes(), *(f"{what} (refused)" for what in self._loop.refused)]
+        if not changes:
+            self._unusable = ""
+            return
+        self._unusable = f"query {name!r} changed it"
+        violation = ReadOnlyViolation(
+            f"query {name!r} changes the workflow: {', '.join(changes)}; a query may only look, so make the "
+            "change in a signal. It is undone: the run goes on from its history"
+        )
+        raise QueryFailed(str(violation)) from violation
 
     def evict(self) -> None:
         """End a running activation as soon as its code calls or awaits anything. For other threads."""
@@ -245,6 +269,11 @@ class Instance:
         self._conditions.clear()
         self.activities.forget()
         self._main = self._object = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be called again; if not, close it and make another from history."""
+        return not self._unusable
 
     # --- for the API ---
 

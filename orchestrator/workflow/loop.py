@@ -153,6 +153,7 @@ class WorkflowLoop(RefusingLoop):
     Attributes:
         host: the instance that the loop belongs to.
         mode: what code may do at the moment.
+        refused: what code asked for, in the words of its refusal, while it could only look.
         now_ms: the time of the activation.
         tasks: the tasks that are not done, in order of creation. Nothing else keeps them alive: asyncio
             holds them weakly, and a task that vanishes runs its ``finally`` when the collector pleases.
@@ -161,6 +162,7 @@ class WorkflowLoop(RefusingLoop):
     def __init__(self, host: Host) -> None:
         self.host = host
         self.mode = Mode.OPEN
+        self.refused: list[str] = []
         self.now_ms = 0
         self.tasks: dict[Task[Any], None] = {}
         self._ready: deque[_Handle] = deque()
@@ -208,6 +210,7 @@ class WorkflowLoop(RefusingLoop):
         if self.mode is Mode.OPEN:
             return
         if self.mode is Mode.READ_ONLY:
+            self.refused.append(what)
             raise ReadOnlyViolation(f"{what} changes the workflow; a query may only look at it")
         if self._evictions < MAX_EVICTIONS:
             self._evictions += 1

@@ -160,6 +160,32 @@ def test_a_closed_run_can_be_queried_also_after_a_restart(bench: Bench) -> None:
     assert bench.value("q1") == bench.value("q2") == ["x", "run"]
 
 
+@workflow.defn(name="Order")
+class Meddler(Order):
+    """Asks in a way that changes what is asked about."""
+
+    @workflow.query
+    def pop(self) -> str:
+        return self.seen.pop()
+
+
+def test_what_a_query_changes_is_refused_and_undone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, Meddler)
+    bench.send(start(), signal("note", "x"))
+    for number in range(2):  # it is refused each time, because it is undone each time
+        bench.send(query("pop", request_id=f"pop{number}"))
+        failure = bench.reply(f"pop{number}").failure
+        assert failure is not None
+        assert (
+            "query 'pop' changes the workflow: a list in self.seen; a query may only look" in failure.message
+        )
+    bench.send(query("all"))
+    assert bench.value("query") == ["x", "run"]
+    bench.send(query("pop", request_id="in-one-step"), signal("note", "y"), query("all", request_id="then"))
+    assert bench.value("then") == ["x", "run", "y"]
+    assert blocks(bench) == []
+
+
 def test_a_query_of_what_there_is_not(bench: Bench) -> None:
     bench.send(query("all", request_id="q0"), start())
     bench.send(query("none", request_id="q1"), query("all", request_id="q2", run_id="other"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -328,8 +330,15 @@ class Queries:
             "tag": lambda: workflow.add_tag("t"),
             "handler": lambda: workflow.set_signal_handler("x", print),
             "event": self.event.set,
+            "state": lambda: vars(self).update(status="changed"),
+            "then-raises": lambda: (vars(self).update(status="changed"), self.bad()),
+            "swallows": lambda: self.swallow(lambda: workflow.add_tag("t")),
         }
         ways[how]()
+
+    def swallow(self, what: Callable[[], None]) -> None:
+        with suppress(Exception):
+            what()
 
 
 def test_queries_answer_from_the_state_and_take_arguments() -> None:
@@ -353,18 +362,39 @@ def test_what_a_query_raises_is_query_failed() -> None:
         run.query("bad")
     with pytest.raises(QueryFailed, match="takes 0 argument"):
         run.query("bad", 1)
+    assert run.instance.usable
+    assert run.tell() == []
 
 
 @pytest.mark.parametrize(
-    "how", ["activity", "task", "callback", "timer", "random", "uuid", "tag", "handler", "event"]
+    ("how", "said"),
+    [
+        ("activity", "starting an activity (refused)"),
+        ("task", "create_task (refused)"),
+        ("callback", "scheduling a callback (refused)"),
+        ("timer", "a timer (refused)"),
+        ("random", "drawing a random number (refused)"),
+        ("uuid", "drawing a random number (refused)"),
+        ("tag", "adding a tag (refused)"),
+        ("handler", "setting a signal handler (refused)"),
+        ("event", "Event._value in self.event, a Future in self.event, scheduling a callback (refused)"),
+        ("state", "self.status"),
+        ("then-raises", "self.status"),
+        ("swallows", "adding a tag (refused)"),
+    ],
 )
-def test_queries_are_read_only(how: str) -> None:
+def test_a_query_that_changes_the_workflow_is_refused_and_the_instance_is_not_used_again(
+    how: str, said: str
+) -> None:
     run = Run(Queries)
     run.start()
-    with pytest.raises(QueryFailed) as raised:
+    with pytest.raises(QueryFailed, match="a query may only look") as raised:
         run.query("changes", how)
+    assert f"query 'changes' changes the workflow: {said}; " in str(raised.value)
     assert isinstance(raised.value.__cause__, ReadOnlyViolation)
-    assert run.tell() == []
+    assert not run.instance.usable
+    with pytest.raises(RuntimeError, match="query 'changes' changed it"):
+        run.tell()
 
 
 def test_the_stack_query_tells_where_the_code_waits() -> None:
