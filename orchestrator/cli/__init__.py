@@ -1,23 +1,26 @@
 """The command ``orchestrator``.
 
 Commands are registered by name, as ``"module:function"``, and imported when they are called: ``--help``
-imports none of them. To add one, add an entry to one of the tables below; the text is
-its help, and its first line stands in the list of commands.
+imports none of them, nor the library that parses them. To add one, add an entry to one of the tables
+below; the text is its help, and its first paragraph stands in the list of commands.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cyclopts import App
 
 EXIT_CODES = """\
-Exit codes: 0 done, 1 error, 2 wrong usage, 4 no such workflow, type, signal or query,
-5 the workflow itself did not complete, 124 the wait timed out, 130 interrupted."""
+Exit codes: 0 done, 1 error, 2 wrong usage, 4 no such workflow, type, signal
+or query, 5 the workflow itself did not complete, 124 the wait timed out,
+130 interrupted."""
+
+_ABOUT = "Durable execution for Python whose only infrastructure is Kafka."
+_ABOUT_WORKFLOW = "Start, ask, change and look at workflows."
 
 _COMMANDS = {
     "dev": (
@@ -72,6 +75,8 @@ _WORKFLOW_COMMANDS = {
 
 def make_app() -> App:
     """The tree of commands."""
+    from inspect import cleandoc
+
     from cyclopts import App
 
     from orchestrator.cli.version import version
@@ -79,17 +84,30 @@ def make_app() -> App:
     common: dict[str, Any] = {"help_format": "plaintext", "help_epilogue": EXIT_CODES}
     app = App(
         name="orchestrator",
-        help="Durable execution for Python whose only infrastructure is Kafka.",
+        help=_ABOUT,
         version=version,
         **common,
     )
     for name, (place, about) in _COMMANDS.items():
         app.command(place, name=name, help=cleandoc(about), **common)
-    workflow = App(name="workflow", help="Start, ask, change and look at workflows.", **common)
+    workflow = App(name="workflow", help=_ABOUT_WORKFLOW, **common)
     for name, about in _WORKFLOW_COMMANDS.items():
         workflow.command(f"orchestrator.cli.workflow:{name}_", name=name, help=cleandoc(about), **common)
     app.command(workflow)
     return app
+
+
+def list_of_commands(arguments: Sequence[str]) -> str:
+    """The help of the program or of a group of commands, if that is asked for; else ""."""
+    words = tuple(argument for argument in arguments if argument not in ("--help", "-h"))
+    if words not in ((), ("workflow",)) or not sys.stdout.encoding.lower().startswith("utf"):
+        return ""  # a command's own help, and what a poor terminal needs, are the library's
+    from orchestrator.cli.overview import overview
+
+    if words:
+        return overview("orchestrator workflow", _ABOUT_WORKFLOW, _WORKFLOW_COMMANDS, EXIT_CODES)
+    commands = {name: about for name, (_, about) in _COMMANDS.items()} | {"workflow": _ABOUT_WORKFLOW}
+    return overview("orchestrator", _ABOUT, commands, EXIT_CODES)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,16 +117,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
+    from orchestrator.cli import exits
+
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        return exits.hang_up()
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from orchestrator.cli import exits
+
+    if commands := list_of_commands(arguments):
+        print(commands)
+        return exits.OK
+
     from cyclopts import CycloptsError
 
-    from orchestrator.cli import exits
     from orchestrator.errors import OrchestratorError
 
     try:
         code = make_app()(
             list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
         )
-        sys.stdout.flush()
         return code if isinstance(code, int) else exits.OK
     except CycloptsError as error:
         return exits.tell(f"{error}".strip(), exits.USAGE, "see --help")
@@ -118,7 +153,3 @@ def run(arguments: Sequence[str]) -> int:
         if (error.name or "").startswith("orchestrator."):
             return exits.tell(f"this command is not part of this installation: {error}", exits.ERROR)
         raise
-    except KeyboardInterrupt:
-        return exits.INTERRUPTED
-    except BrokenPipeError:
-        return exits.hang_up()

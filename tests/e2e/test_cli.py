@@ -164,17 +164,6 @@ def test_errors_are_one_message_and_an_exit_code(run, dev: Dev, folder: Path) ->
             assert done.stderr.count("\n") == 1, (arguments, done.stderr)
 
 
-def test_help_imports_no_command() -> None:
-    """And so it is quick, and works where something optional is missing."""
-    code = (
-        "import sys; from orchestrator.cli import run; run(['--help']); "
-        "print([m for m in ('fastapi', 'httpx', 'rocksdict', 'orchestrator.cli.dev') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "workflow" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
 def test_the_package_imports_next_to_nothing() -> None:
     code = (
         "import sys, orchestrator; "
