@@ -409,11 +409,14 @@ class Coordinator:
     # -------------------------------------------------------------------------------------- own
 
     def _own(self) -> None:
+        now_ms = self._clock.now_ms()
         for partition in self.partitions.values():
             if partition.ownership.phase is Phase.RESTORING:
                 self._clock.observe(partition.fold(partition.ownership.restore_slice()))
             elif (lost := partition.ownership.tick()) is not None:
                 self._incident(partition, lost.reason)
+            elif partition.ownership.stale and (self._dispatcher.has_backlog or not partition.idle(now_ms)):
+                self._incident(partition, "nothing was appended for long")
             elif partition.outflow.overdue_s(partition.now_s) > ACK_DEADLINE_S:
                 self._outgoing.abandon()
                 self._outgoing = self._log.appender(ordered=False)

@@ -3,10 +3,10 @@
 ::
 
     IDLE ──assign──▶ RESTORING ──at the end: append a claim──▶ CLAIMING ──own claim read back──▶ RUNNING
-      ▲                  ▲                                        │  ▲                             │
-      │                  │                      a foreign claim   ▼  │ 1–6 s, membership proven    │
-      └──revoke (from anywhere)                 is valid:       OUTBID                             │
-                                                                  ▲──foreign claim─────────────────┤
+      ▲                  │                                        │  ▲                             │
+      │                  │                      a foreign claim   ▼  │ a wait, membership proven   │
+      └──revoke          └──a newer generation──is valid:────▶  OUTBID                             │
+         (from anywhere)    has claimed                           ▲──foreign claim─────────────────┤
                                                CLAIMING ◀──anything else unexpected────────────────┘
 
 What a record means follows from the rule of validity alone. While RUNNING, the owner appends turns
@@ -40,6 +40,17 @@ RESTORE_SLICE_RECORDS = 500
 
 OUTBID_WAIT_S = (1.0, 6.0)
 """After a foreign claim: long enough for the group to settle, random so that two do not duel for ever."""
+
+BEHIND_WAIT_S = 10.0
+"""While the last valid claim is of a newer generation than this process knows of: its revocation, or its own
+new generation, is on the way. A bound, for a group that was made anew counts from 1 again."""
+
+CLAIM_AGAIN_S = 1.0
+"""A claim that the log did not take is made again after so long, so that nobody spins."""
+
+IDLE_S = 3_600.0
+"""The log may have forgotten an appender that was silent for so long, and with it what protects the next
+batch from loss and repetition. So the next record comes from a new appender, after a new claim."""
 
 MAX_IN_FLIGHT_TURNS = 1_000
 MAX_IN_FLIGHT_BYTES = 8 * 1024 * 1024
@@ -123,8 +134,10 @@ class Ownership:
         self._appender: Appender | None = None
         self._flights: deque[_Flight] = deque()
         self._unacknowledged: deque[_Flight] = deque()
-        self._claim_since_s = 0.0
-        self._retry_at_s = 0.0
+        self._claim_again_s = 0.0
+        self._outbid_s = 0.0
+        self._outbid_wait_s = 0.0
+        self._last_append_s = 0.0
         self.in_flight_bytes = 0
 
     @property
@@ -141,6 +154,11 @@ class Ownership:
     def saturated(self) -> bool:
         """Whether so much is in flight that commands must wait."""
         return len(self._flights) >= MAX_IN_FLIGHT_TURNS or self.in_flight_bytes >= MAX_IN_FLIGHT_BYTES
+
+    @property
+    def stale(self) -> bool:
+        """Whether nothing may be appended under this claim any more, for nothing was for too long."""
+        return self.running and self._runtime.monotonic_s() - self._last_append_s > IDLE_S
 
     @property
     def nonce(self) -> str:
@@ -193,7 +211,10 @@ class Ownership:
                 yield Found(decoded, record.offset)
         if not records:
             self._log.seek(HISTORY, self.partition, self.next_offset)
-            self._claim()
+            if self._behind:
+                self._wait()
+            else:
+                self._claim()
 
     def _claim(self) -> None:
         """Append a claim, alone: a producer's first batch has no protection against reordering."""
@@ -202,7 +223,7 @@ class Ownership:
         self._nonce = new_id(self._runtime)
         self._seq = 0
         self._appender = self._log.appender(ordered=True)
-        self._claim_since_s = self._runtime.monotonic_s()
+        self._claim_again_s = self._runtime.monotonic_s() + ACK_DEADLINE_S
         claim = Claim(
             epoch=self.validity.epoch + 1,
             nonce=self._nonce,
@@ -216,12 +237,15 @@ class Ownership:
     def tick(self) -> Lost | None:
         """Look at the clock: claims to be repeated, acknowledgements that are overdue."""
         now_s = self._runtime.monotonic_s()
-        if self.phase is Phase.OUTBID and now_s >= self._retry_at_s:
+        if self.phase is Phase.OUTBID:
+            wait_s = BEHIND_WAIT_S if self._behind else self._outbid_wait_s
+            if now_s < self._outbid_s + wait_s:
+                return None
             if self._log.confirm_membership(self.partition):
                 self._claim()
             else:
-                self._retry_at_s = now_s + self._wait_s()
-        elif self.phase is Phase.CLAIMING and now_s - self._claim_since_s > ACK_DEADLINE_S:
+                self._wait()
+        elif self.phase is Phase.CLAIMING and now_s > self._claim_again_s:
             self._claim()
         elif self.phase is Phase.RUNNING and self._unacknowledged:
             waiting_s = now_s - self._unacknowledged[0].since_s
@@ -229,9 +253,17 @@ class Ownership:
                 return Lost(f"no acknowledgement for {waiting_s:.0f} s")
         return None
 
-    def _wait_s(self) -> float:
+    @property
+    def _behind(self) -> bool:
+        """Whether somebody with a newer generation has claimed the partition."""
+        return self.generation < self.validity.generation
+
+    def _wait(self) -> None:
+        """Let the group settle before the next claim."""
         low, high = OUTBID_WAIT_S
-        return low + (high - low) * self._runtime.random.random()
+        self.phase = Phase.OUTBID
+        self._outbid_s = self._runtime.monotonic_s()
+        self._outbid_wait_s = low + (high - low) * self._runtime.random.random()
 
     # -------------------------------------------------------------------------------------- running
 
@@ -258,6 +290,7 @@ class Ownership:
 
     def _append(self, key: bytes, value: bytes, flight: _Flight | None) -> None:
         assert self._appender is not None
+        self._last_append_s = self._runtime.monotonic_s()
         token = _Token(self.partition, self._nonce, flight)
         self._appender.append(HISTORY, self.partition, key, value, token=token)
 
@@ -271,6 +304,10 @@ class Ownership:
                 token.flight.acknowledged = True
                 while self._unacknowledged and self._unacknowledged[0].acknowledged:
                     self._unacknowledged.popleft()
+            return None
+        if self.phase is Phase.CLAIMING:
+            self._drop_claim()  # should it land all the same, it is an older claim of this process
+            self._claim_again_s = self._runtime.monotonic_s() + CLAIM_AGAIN_S
             return None
         return Lost(f"append to history: {delivery.outcome.value}: {delivery.error}")
 
@@ -301,10 +338,11 @@ class Ownership:
             self.phase = Phase.RUNNING
             self.claims += 1
             return Owned(offset)
+        if decoded.owner == self._owner:
+            return Lost("an older claim of this process has landed late")
         if self.phase in (Phase.RUNNING, Phase.CLAIMING):
             self._drop_claim()
-            self.phase = Phase.OUTBID
-            self._retry_at_s = self._runtime.monotonic_s() + self._wait_s()
+            self._wait()
         return Lost(f"{decoded.owner} claimed the partition")
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.coordinator.ownership import ACK_DEADLINE_S, OUTBID_WAIT_S, Phase
+from orchestrator.coordinator.ownership import (
+    ACK_DEADLINE_S,
+    BEHIND_WAIT_S,
+    CLAIM_AGAIN_S,
+    OUTBID_WAIT_S,
+    Phase,
+)
 from orchestrator.engine.validity import Validity
 from orchestrator.log.faults import Fate
 from orchestrator.log.port import Change
@@ -94,7 +100,7 @@ class TestClaims:
         assert foreigner.claims()[-1].epoch == 10
 
     def test_a_claim_without_an_answer_is_made_again(self, harness: Harness, foreigner: Foreigner) -> None:
-        """“While the broker is away p stays in CLAIMING and does not spin.”"""
+        """“While the broker is away p stays in CLAIMING.” An older claim of its own is not foreign."""
         harness.hold()
         owner = Contender(harness, "a").assign()
         steps(owner, count=5)
@@ -104,13 +110,36 @@ class TestClaims:
         assert owner.it.nonce != first
         steps(owner, count=2)
         harness.release()
-        poll(owner, until=lambda: owner.it.phase is not Phase.CLAIMING)
-        steps(owner)
-        if not owner.it.running:  # the first one landed all the same, and is as foreign as any other
-            owner.join().wait(OUTBID_WAIT_S[1])
-            poll(owner, until=lambda: owner.it.running)
+        poll(owner, until=lambda: owner.it.running)  # without a wait, though the first one may have landed
         valid = max(foreigner.claims(), key=lambda made: made.epoch)
         assert valid.nonce == owner.it.nonce != first
+
+    def test_who_is_behind_the_last_claim_lets_its_owner_be(
+        self, harness: Harness, foreigner: Foreigner
+    ) -> None:
+        """“A process whose generation is below the last valid claim's waits at most 10 s.”"""
+        late = Contender(harness, "late").join()
+        foreigner.write(claim(1, generation=7))
+        late.assign(generation=6)
+        for _ in range(9):
+            late.wait(BEHIND_WAIT_S / 10)
+            steps(late, count=2)
+        assert [made.owner for made in foreigner.claims()] == ["rival"]
+        late.wait(BEHIND_WAIT_S / 10)
+        poll(late, until=lambda: late.it.running)
+
+    @pytest.mark.parametrize("fate", [Fate.LOSE, Fate.REFUSE])
+    def test_a_claim_that_the_log_did_not_take_is_made_again_and_does_not_spin(
+        self, harness: Harness, foreigner: Foreigner, fate: Fate
+    ) -> None:
+        """“While the broker is away p stays in CLAIMING and does not spin.”"""
+        owner = Contender(harness, "a").assign()
+        harness.faults.fates[f"claim/1/{owner.it.nonce}".encode()] = fate
+        steps(owner, count=5)
+        assert (owner.it.phase, foreigner.claims()) == (Phase.CLAIMING, [])
+        owner.wait(CLAIM_AGAIN_S + 0.1)
+        poll(owner, until=lambda: owner.it.running)
+        assert len(foreigner.claims()) == 1
 
     def test_only_who_is_a_member_claims_again(self, harness: Harness) -> None:
         """“The consumer group only says who should try”: who was outbid asks it before he does."""

@@ -10,6 +10,7 @@ import pytest
 from orchestrator import workflow
 from orchestrator.codec import avro
 from orchestrator.coordinator.coordinator import SCHEMA_KEY
+from orchestrator.coordinator.ownership import IDLE_S
 from orchestrator.coordinator.turn import TurnMaker
 from orchestrator.log.topics import META, WORKERS
 from orchestrator.protocol.tasks import CoordinatorBeat
@@ -91,6 +92,18 @@ def test_it_runs_when_its_code_has_come(bench: Bench) -> None:
 def test_a_type_that_nobody_knows_is_refused(bench: Bench) -> None:
     bench.send(start(workflow_type="New"))
     assert bench.reply("start").rejection == "unknown-name"
+
+
+def test_after_an_idle_hour_the_next_record_comes_under_a_new_claim(bench: Bench) -> None:
+    bench.send(start())
+    for _ in range(round(IDLE_S / 4) + 2):
+        bench.runtime.elapsed_s += 4
+        bench.step()
+    assert len(bench.claims) == 1
+    bench.send(signal("note", "x"))
+    assert len(bench.claims) == 2
+    assert bench.words()[-1] == "done: WorkflowSignaled WorkflowCompleted"
+    assert [turn.epoch for turn in bench.turns] == [1, 2]
 
 
 @pytest.mark.parametrize("where", ["make", "seal"])

@@ -11,6 +11,9 @@ from orchestrator.codec import avro
 from orchestrator.coordinator import ownership
 from orchestrator.coordinator.ownership import (
     ACK_DEADLINE_S,
+    BEHIND_WAIT_S,
+    CLAIM_AGAIN_S,
+    IDLE_S,
     OUTBID_WAIT_S,
     Committed,
     Found,
@@ -53,8 +56,8 @@ def position(epoch: int, seq: int) -> Position:
     return Position(epoch=epoch, seq=seq, marks=Marks(), sent_through=-1, time_ms=0)
 
 
-def foreign_claim(epoch: int) -> Claim:
-    return Claim(epoch=epoch, nonce=f"foreign{epoch}", owner="other", generation=1, time_ms=0)
+def foreign_claim(epoch: int, *, owner: str = "other", generation: int = 1) -> Claim:
+    return Claim(epoch=epoch, nonce=f"foreign{epoch}", owner=owner, generation=generation, time_ms=0)
 
 
 class Owner:
@@ -269,6 +272,82 @@ def test_two_claims_of_one_epoch_the_first_wins_and_the_other_is_outbid(owner: O
     assert owner.it.phase is Phase.OUTBID
 
 
+def test_who_is_behind_waits_longer_before_it_claims(owner: Owner) -> None:
+    owner.land(foreign_claim(1, generation=2))
+    owner.it.assign(1, Validity(), 0)
+    owner.restore()
+    assert owner.it.phase is Phase.OUTBID
+    owner.runtime.elapsed_s = BEHIND_WAIT_S - 0.1
+    owner.member.poll(0)
+    owner.it.tick()
+    assert (owner.it.phase, len(owner.claims())) == (Phase.OUTBID, 1)
+    owner.runtime.elapsed_s = BEHIND_WAIT_S
+    owner.it.tick()
+    assert kinds(owner.poll()) == ["Owned"]
+
+
+def test_who_hears_of_a_new_generation_is_behind_no_more(owner: Owner) -> None:
+    owner.run()
+    owner.land(foreign_claim(2, generation=2))
+    owner.poll()
+    owner.runtime.elapsed_s = OUTBID_WAIT_S[1]
+    owner.member.poll(0)
+    owner.it.tick()
+    assert owner.it.phase is Phase.OUTBID
+    owner.it.generation = 3
+    owner.it.tick()
+    assert kinds(owner.poll()) == ["Owned"]
+    assert owner.claims()[-1].generation == 3
+
+
+def test_an_older_claim_of_its_own_that_lands_late_costs_no_wait(owner: Owner) -> None:
+    owner.it.assign(1, Validity(), 0)
+    owner.restore()
+    owner.land(foreign_claim(1, owner="me"))
+    (lost,) = owner.poll()
+    assert isinstance(lost, Lost)
+    assert owner.it.phase is Phase.CLAIMING
+    owner.it.incident()
+    assert kinds(owner.poll()) == ["Owned"]
+    assert owner.claims()[-1].epoch == 2
+
+
+@pytest.mark.parametrize("fate", [Fate.LOSE, Fate.REFUSE])
+def test_a_claim_that_the_log_does_not_take_is_made_again_after_a_while(owner: Owner, fate: Fate) -> None:
+    owner.hook.fates[HISTORY] = [fate]
+    owner.it.assign(1, Validity(), 0)
+    owner.restore()
+    assert owner.poll() == []
+    owner.runtime.elapsed_s = CLAIM_AGAIN_S
+    owner.it.tick()
+    assert (owner.it.phase, owner.it.nonce, owner.claims()) == (Phase.CLAIMING, "", [])
+    owner.runtime.elapsed_s = CLAIM_AGAIN_S + 0.1
+    owner.it.tick()
+    assert kinds(owner.poll()) == ["Owned"]
+
+
+def test_a_claim_that_is_said_to_be_lost_after_it_was_read_back_is_an_incident(owner: Owner) -> None:
+    owner.hook.fates[HISTORY] = [Fate.LAND_UNSEEN]
+    owner.it.assign(1, Validity(), 0)
+    owner.restore()
+    polled = owner.member.poll(0)
+    assert [type(owner.it.on_record(record)) for record in polled.records] == [Owned]
+    (lost,) = (owner.it.on_delivery(delivery) for delivery in polled.deliveries)
+    assert isinstance(lost, Lost)
+    owner.it.incident()
+    assert kinds(owner.poll()) == ["Owned"]
+
+
+def test_a_claim_that_landed_unseen_is_followed_by_another_one_at_once(owner: Owner) -> None:
+    owner.hook.fates[HISTORY] = [Fate.LAND_UNSEEN]
+    owner.it.assign(1, Validity(), 0)
+    owner.restore()
+    assert kinds(owner.poll()) == ["Lost"], "its appender is broken: nothing may follow under it"
+    owner.it.incident()
+    assert kinds(owner.poll()) == ["Owned"]
+    assert [made.epoch for made in owner.claims()] == [1, 2]
+
+
 # ----------------------------------------------------------------------------------------- incidents
 
 
@@ -368,6 +447,19 @@ def test_a_record_that_is_none_stops_the_process(owner: Owner) -> None:
     owner.cluster.land(Record(HISTORY, 0, -1, 0, b"k", b"garbage", {}))
     with pytest.raises(avro.DecodeError):
         owner.poll()
+
+
+def test_a_claim_goes_stale_when_nothing_was_appended_for_long(owner: Owner) -> None:
+    owner.run()
+    owner.runtime.elapsed_s += IDLE_S
+    owner.append()
+    owner.poll()
+    owner.runtime.elapsed_s += IDLE_S
+    assert not owner.it.stale
+    owner.runtime.elapsed_s += 1
+    assert owner.it.stale
+    owner.it.incident()
+    assert not owner.it.stale
 
 
 # ------------------------------------------------------------------------------------------- limits
