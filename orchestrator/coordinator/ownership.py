@@ -29,7 +29,7 @@ from orchestrator.coordinator.runtime import Runtime, new_id
 from orchestrator.engine.validity import Validity
 from orchestrator.log.port import Appender, Delivery, Log, Outcome, Record
 from orchestrator.log.topics import HISTORY
-from orchestrator.protocol.records import Claim, HistoryRecord, Marks, Position, Turn, history_key
+from orchestrator.protocol.records import Claim, HistoryRecord, Position, Turn, history_key
 
 ACK_DEADLINE_S = 10.0
 """An append without an outcome for so long is an incident: our own deadline, for the client's own one
@@ -352,10 +352,3 @@ def _decode(record: Record) -> HistoryRecord:
     if not isinstance(decoded, Claim | Turn | Position):
         raise avro.DecodeError(f"history holds a {type(decoded).__name__} at offset {record.offset}")
     return decoded
-
-
-def next_marks(marks: Marks, commands: int) -> Marks:
-    """Marks that have moved on in ``commands``; they never go back."""
-    if commands <= marks.commands:
-        return marks
-    return Marks(commands=commands, commands_tx=marks.commands_tx)

@@ -17,26 +17,20 @@ import msgspec
 from orchestrator.codec import avro
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow
-from orchestrator.coordinator.ownership import Committed, Found, Ownership, next_marks
+from orchestrator.coordinator.ownership import Committed, Found, Ownership
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
 from orchestrator.coordinator.turn import Answer, Draft, Input, RefusedDelivery, Resume
 from orchestrator.coordinator.watchdog import Watch
-from orchestrator.engine import activity, decider, outbox
+from orchestrator.engine import activity, outbox
 from orchestrator.engine.outbox import Outgoing
-from orchestrator.engine.state import ActivityPhase, ActivityState, Changes, RunState
-from orchestrator.engine.validity import Validity
+from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
 from orchestrator.log.port import Record
 from orchestrator.protocol.commands import AwaitResult, Rejection
 from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import MAX_PART_BYTES, Marks, Position, Turn
 from orchestrator.protocol.tasks import CancelTask
-from orchestrator.store.partition_store import (
-    Checkpoint,
-    PartitionStore,
-    Row,
-    encode_state,
-    rows_of,
-)
+from orchestrator.store.fold import HistoryFold
+from orchestrator.store.partition_store import PartitionStore, Row, rows_of
 from orchestrator.store.timers import Deadlines
 
 log = logging.getLogger(__name__)
@@ -83,6 +77,7 @@ class Partition:
         self.number = number
         self.ownership = ownership
         self.store = store
+        self.history = HistoryFold(store)
         self.suspects = suspects
         self._max_runs = max_runs
         self._watch = watch
@@ -96,9 +91,6 @@ class Partition:
         self.runs = Runs(self.store, limit=self._max_runs, watch=self._watch)
         self.deadlines = Deadlines(self.store)
         self.outflow = Outflow(checkpoint.sent_through)
-        self.marks = checkpoint.marks
-        self.covered = set(checkpoint.covered)
-        self.parts: list[Turn] = list(checkpoint.parts)
         self.pending: deque[Record] = deque()
         self.held: set[int] = set()
         self.next_command = self.marks.commands
@@ -111,7 +103,6 @@ class Partition:
         self._requests: dict[tuple[str, str], Draft] = {}
         self._waiters: dict[str, list[tuple[float, AwaitResult]]] = {}
         self._blocked: list[tuple[float, str]] = []
-        self._folding: dict[str, Run] = {}
 
     def drop(self, dispatcher: Dispatcher) -> None:
         """Forget everything that runs ahead of the store."""
@@ -119,85 +110,42 @@ class Partition:
         dispatcher.drop_partition(self.number)
         self._reset()
 
+    @property
+    def marks(self) -> Marks:
+        """Below them, all commands are consumed, by records that were read back."""
+        return self.history.marks
+
+    @property
+    def covered(self) -> set[int]:
+        """Commands at or above the marks that turns have decided."""
+        return self.history.covered
+
     def assign(self, generation: int) -> None:
         """Begin to restore from the store's checkpoint."""
-        self._reset()
-        found = self.store.checkpoint
-        validity = Validity(epoch=found.epoch, nonce=found.nonce, seq=found.seq, generation=found.generation)
-        self.ownership.assign(generation, validity, found.offset)
+        self.ownership.assign(generation, self.history.validity, self.history.next_offset)
 
     # -------------------------------------------------------------------------------------- restore
 
     def fold(self, found: Iterable[Found]) -> int:
         """Apply valid records that were read, not decided, here; returns the newest time in them."""
-        rows: list[Row] = []
         newest_ms = 0
         for item in found:
-            record = item.record
-            newest_ms = max(newest_ms, record.time_ms)
-            if isinstance(record, Position):
-                self._move_marks(record.marks, record.sent_through, ())
-                continue
-            if record.part == 0:
-                self.parts = []
-            self.parts.append(record)
-            if record.parts:
-                rows.extend(self._fold_turn(_joined(self.parts, record.parts)))
-                self.parts = []
-        self._apply(rows)
+            newest_ms = max(newest_ms, item.record.time_ms)
+            if dropped := self.history.add(item.record, item.offset):
+                log.warning("partition %d: %s", self.number, dropped)
+        self._flush()
         return newest_ms
 
-    def _fold_turn(self, turn: Turn | None) -> list[Row]:
-        if turn is None:
-            return []
-        self._move_marks(turn.marks, turn.sent_through, [cause.offset for cause in turn.causes])
-        folding = self._folding.get(turn.run_id)
-        state = folding.state if folding is not None else self.store.state(turn.run_id)
-        changes = Changes()
-        try:
-            state = decider.evolve(state, turn, changes)
-        except ValueError as error:
-            log.warning("partition %d: a run is ignored, for history has a gap: %s", self.number, error)
-            return []
-        if folding is None:
-            folding = Run(state)
-        row = encode_state(state) if folding.takes_snapshot() else None
-        self._folding[turn.run_id] = folding
-        if not state.is_open:
-            del self._folding[turn.run_id]
-        return rows_of(turn, changes, state=row, is_open=state.is_open)
-
-    def _move_marks(self, marks: Marks, sent_through: int, offsets: Sequence[int]) -> None:
-        self.marks = next_marks(self.marks, marks.commands)
-        self.covered.update(offset for offset in offsets if offset >= self.marks.commands)
-        self.covered = {offset for offset in self.covered if offset >= self.marks.commands}
-        self.outflow.sent_through = max(self.outflow.sent_through, sent_through)
-
-    def _apply(self, rows: list[Row]) -> None:
-        validity = self.ownership.validity
-        checkpoint = Checkpoint(
-            log_id=self.store.checkpoint.log_id,
-            offset=self.ownership.next_offset,
-            epoch=validity.epoch,
-            nonce=validity.nonce,
-            generation=validity.generation,
-            seq=validity.seq,
-            marks=self.marks,
-            sent_through=self.outflow.sent_through,
-            covered=tuple(sorted(self.covered)),
-            parts=tuple(self.parts),
-        )
-        self.store.apply(rows, checkpoint)
+    def _flush(self, rows: Sequence[Row] = ()) -> None:
+        self.history.flush(rows, next_offset=self.ownership.next_offset)
 
     def own(self, dispatcher: Dispatcher) -> None:
         """The claim came back: everything valid is in the store. Take stock of all open runs."""
-        self._apply([])
-        self._folding.clear()
-        sent_through, covered, marks = self.outflow.sent_through, self.covered, self.marks
+        self.history.parts.drop()
+        self._flush()
+        self.history.forget()
         dispatcher.drop_partition(self.number)
         self._reset()
-        self.marks, self.covered, self.next_command = marks, covered, marks.commands
-        self.outflow = Outflow(sent_through)
         for run_id in self.store.open_runs():
             state = self.store.state(run_id)
             if state is not None:
@@ -406,17 +354,14 @@ class Partition:
             entry: Entry | None = back.entry
             if entry is None:
                 assert isinstance(back.record, Turn)
-                self.parts = [*self.parts, back.record] if back.record.part else [back.record]
+                self.history.parts.add(back.record)
                 continue
-            self.parts = []
+            self.history.parts.drop()
             entries.append((entry, back.offset))
             rows.extend(entry.rows)
-            self.marks = next_marks(self.marks, entry.marks.commands)
-            draft = entry.draft
-            if draft is not None:
-                self.covered.update(draft.offsets)
-        self.covered = {offset for offset in self.covered if offset >= self.marks.commands}
-        self._apply(rows)
+            offsets = entry.draft.offsets if entry.draft is not None else ()
+            self.history.advance(entry.marks, self.outflow.sent_through, offsets)
+        self._flush(rows)
         for entry, _ in entries:
             if entry.draft is not None:
                 self._settle(entry.draft)
@@ -445,13 +390,3 @@ def _is_open(found: ActivityState | None, out: Outgoing) -> bool:
         and found.phase is ActivityPhase.DISPATCHED
         and (found.attempt, found.dispatch) == (out.task.attempt, out.task.dispatch)
     )
-
-
-def _joined(parts: list[Turn], count: int) -> Turn | None:
-    """A turn from its parts; None if some are missing."""
-    if len(parts) != count or any(part.epoch != parts[-1].epoch for part in parts):
-        return None
-    if count == 1:
-        return parts[0]
-    events = tuple(event for part in parts for event in part.events)
-    return msgspec.structs.replace(parts[-1], events=events, first_event_id=parts[0].first_event_id)

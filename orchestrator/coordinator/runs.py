@@ -18,7 +18,7 @@ from orchestrator.engine.state import RunState
 from orchestrator.errors import NotDeterministic
 from orchestrator.protocol.events import Fact, Outcome, WorkflowStarted, facts_of, outcomes_of
 from orchestrator.protocol.records import Activation, Turn
-from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.partition_store import PartitionStore, snapshot_due
 from orchestrator.workflow.definition import WorkflowDefinition
 from orchestrator.workflow.instance import Instance
 from orchestrator.workflow.loop import Evicted
@@ -55,16 +55,10 @@ class Run(msgspec.Struct, eq=False):
         return self.in_flight > 0
 
     def takes_snapshot(self) -> bool:
-        """Whether the state's row is to be written with the turn that was just made.
-
-        It may lag behind by as many events as there are open things, so that a fan-out costs no more per
-        event than a single activity; the first and the last turn need it.
-        """
-        state = self.state
-        open_things = len(state.activities) + len(state.timers)
-        if state.is_open and state.turn > 1 and state.next_event_id - self.snapshot_event < open_things:
+        """Whether the state's row is to be written with the turn that was just made; notes it if so."""
+        if not snapshot_due(self.state, self.snapshot_event):
             return False
-        self.snapshot_event = state.next_event_id
+        self.snapshot_event = self.state.next_event_id
         return True
 
     def drop_instance(self) -> None:

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
-
 from orchestrator.codec import avro
-from orchestrator.engine.validity import Validity
+from orchestrator.engine.validity import Parts, Validity
 from orchestrator.log.embedded import EmbeddedLog
 from orchestrator.log.port import Record
 from orchestrator.log.topics import HISTORY
@@ -41,17 +39,16 @@ def read_dead_log(folder: Path) -> dict[str, History]:
 
 def valid_turns(records: Iterable[Record]) -> Iterator[Turn]:
     """The turns of a history partition that count, each from all its parts, in order."""
-    validity = Validity()
-    parts: list[Turn] = []
+    validity, parts = Validity(), Parts()
     for record in records:
         if record.value is None:
             continue
         found = avro.decode(record.value, HISTORY)
         if not validity.judge(found) or not isinstance(found, Turn):
             continue
-        parts = [*parts, found] if found.part else [found]
-        if found.parts == len(parts):
-            yield _joined(parts)
+        whole = parts.add(found)
+        if whole is not None:
+            yield whole
 
 
 def _records(log: EmbeddedLog, partition: int) -> Iterator[Record]:
@@ -59,13 +56,6 @@ def _records(log: EmbeddedLog, partition: int) -> Iterator[Record]:
     while records := log.read(HISTORY, partition, offset, READ_RECORDS):
         yield from records
         offset = records[-1].offset + 1
-
-
-def _joined(parts: list[Turn]) -> Turn:
-    if len(parts) == 1:
-        return parts[0]
-    events = tuple(event for part in parts for event in part.events)
-    return msgspec.structs.replace(parts[-1], events=events, first_event_id=parts[0].first_event_id)
 
 
 def _history(turns: list[Turn]) -> History:

@@ -225,6 +225,17 @@ def _next_status(state: RunState, event: Event) -> WorkflowStatus:
     return status
 
 
+def deadlines_of(state: RunState) -> list[Deadline]:
+    """All deadlines that stand for a run, derived from its state; none if it is closed."""
+    if not state.is_open:
+        return []
+    found = [due for one in state.activities.values() for due in activity.deadlines_of(one)]
+    found += [Deadline(at_ms, DeadlineKind.TIMER, timer_id) for timer_id, at_ms in state.timers.items()]
+    if state.run_deadline_ms:
+        found.append(Deadline(state.run_deadline_ms, DeadlineKind.RUN_TIMEOUT, 0))
+    return found
+
+
 def close_failure(close: Event | None) -> Failure | None:
     """Why a run closed without a result, as a failure; None if it completed or is open."""
     if close is None or isinstance(close, WorkflowCompleted):

@@ -25,7 +25,7 @@ from rocksdict import (
     WriteBufferManager,
 )
 
-from orchestrator.engine import decider
+from orchestrator.engine import decider, execution
 from orchestrator.engine.state import Changes, Deadline, RunState
 from orchestrator.errors import OrchestratorError
 from orchestrator.protocol.events import ActivityScheduled
@@ -58,7 +58,8 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     """How far of history the store has come, and the rule of validity's state there.
 
     ``offset`` is that of the next record to read. ``covered`` are commands at or above ``marks`` that
-    turns have decided. ``parts`` are the read parts of a turn that is not complete yet.
+    turns have decided. ``parts`` are the read parts of a turn that is not complete yet. ``unread`` are
+    offsets of records that this version did not understand, or not wholly.
     """
 
     format: int = FORMAT
@@ -72,6 +73,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     sent_through: int = -1
     covered: tuple[int, ...] = ()
     parts: tuple[Turn, ...] = ()
+    unread: tuple[int, ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
@@ -132,6 +134,32 @@ def rows_of(turn: Turn, changes: Changes, *, state: bytes | None, is_open: bool)
     rows.extend(Row(keys.deadline(run_id, due), wid) for due in changes.deadlines_set)
     rows.extend(Row(keys.deadline(run_id, due), None) for due in changes.deadlines_cleared)
     return rows
+
+
+def snapshot_due(state: RunState, snapshot_event: int) -> bool:
+    """Whether the state's row is to be written with the turn that was just made.
+
+    It may lag behind the state, from ``snapshot_event`` on, by as many events as there are open things, so
+    that a fan-out costs no more per event than a single activity; the first and the last turn need it.
+    """
+    open_things = len(state.activities) + len(state.timers)
+    return not state.is_open or state.turn == 1 or state.next_event_id - snapshot_event >= open_things
+
+
+def rows_of_erased(state: RunState, turns: Iterable[Turn], *, latest: bool) -> list[Row]:
+    """The rows to delete so that nothing of a run is left: its state, all its ``turns``, its requests.
+
+    ``latest`` says whether it is its id's latest run; then the id becomes one that was never used.
+    """
+    run_id, workflow_id = state.run_id, state.workflow_id
+    gone = [keys.state(run_id), keys.open_run(run_id), keys.start(state.start_time_ms, run_id)]
+    if latest:
+        gone.append(keys.latest(workflow_id))
+    gone += [keys.deadline(run_id, due) for due in execution.deadlines_of(state)]
+    for turn in turns:
+        gone.append(keys.turn(run_id, turn.turn))
+        gone += [keys.request(workflow_id, cause.request_id) for cause in turn.causes if cause.request_id]
+    return [Row(key, None) for key in gone]
 
 
 class PartitionStore:

@@ -92,6 +92,7 @@ class Life:
         assert self.folded == self.state
         assert _decode_state(encode_state(self.state)) == self.state
         assert +self.deadlines == Counter(self.standing())
+        assert Counter(execution.deadlines_of(self.state)) == Counter(self.standing())
         assert min(self.deadlines.values(), default=0) >= 0
         with_workers = [(found.worker, found.activity_id) for found in self.opens(ActivityPhase.DISPATCHED)]
         assert +self.slots == Counter(with_workers)

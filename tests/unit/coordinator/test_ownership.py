@@ -22,7 +22,6 @@ from orchestrator.coordinator.ownership import (
     Ownership,
     Phase,
     Verdict,
-    next_marks,
 )
 from orchestrator.engine.validity import Validity
 from orchestrator.log.faults import Fate
@@ -483,9 +482,3 @@ def test_saturation_by_bytes(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> N
     assert not owner.it.saturated
     owner.append(1)
     assert owner.it.saturated
-
-
-def test_marks_never_go_back() -> None:
-    marks = Marks(commands=5, commands_tx=2)
-    assert next_marks(marks, 4) is marks
-    assert next_marks(marks, 6) == Marks(commands=6, commands_tx=2)

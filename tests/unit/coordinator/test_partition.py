@@ -73,7 +73,7 @@ def check_one_large_turn(bench: Bench) -> None:
     turns = list(store.turns(run_of(bench)))
     assert [(turn.turn, turn.first_event_id, len(turn.events)) for turn in turns] == [(1, 1, WIDTH + 1)]
     assert store.state(run_of(bench)) == fold(turns)
-    assert bench.partition.parts == []
+    assert bench.partition.history.parts.open == ()
     assert bench.partition.store.checkpoint.parts == ()
 
 
@@ -107,7 +107,7 @@ def test_a_turn_that_landed_before_the_next_claim_counts(
     """Part 0 was read back and is in the checkpoint; the others are found while the claim is under way."""
     bench.put(start())
     monkeypatch.setattr(simulated, "POLL_RECORDS", 1)
-    bench.until(lambda: bench.partition.parts != [])
+    bench.until(lambda: bench.partition.history.parts.open != ())
     if how == "incident":
         bench.coordinator._incident(bench.partition, "a test says so")
     else:

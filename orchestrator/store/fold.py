@@ -1,0 +1,278 @@
+"""History becomes rows: the one way into a store for everybody who reads history and does not write it.
+
+A coordinator that restores a partition and a view that follows it fold the same records by the same rules::
+
+    record ──▶ known by its offset? ──▶ decode ──▶ rule of validity ──▶ parts of a turn ──▶ evolve ──▶ rows
+
+Rows are collected until :meth:`HistoryFold.flush` writes them in one batch with the checkpoint, so a store
+stands at exactly one offset, and the fold goes on there after any crash.
+
+A run is there from its first turn on. Without it (it was cleaned, or the run was dropped) its other turns
+are ignored. A gap in its turns drops it: the cleaner was faster than this reader, or history is damaged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from orchestrator.codec import avro
+from orchestrator.engine import decider
+from orchestrator.engine.state import Changes, RunState
+from orchestrator.engine.validity import Parts, Validity
+from orchestrator.protocol.events import UnknownEvent
+from orchestrator.protocol.records import Claim, Marks, Position, Turn
+from orchestrator.store.partition_store import (
+    Checkpoint,
+    PartitionStore,
+    Row,
+    encode_state,
+    rows_of,
+    rows_of_erased,
+    snapshot_due,
+)
+
+log = logging.getLogger(__name__)
+
+_TOPIC: Final = "history"
+
+MAX_RUNS_KEPT = 10_000
+"""States of open runs kept in memory between two flushes: another one is read from the store again."""
+
+MAX_UNREAD = 100
+"""Offsets kept of what was not understood. One that is understood later is enough to rebuild the store."""
+
+
+class Logged(Protocol):
+    """A record of history as a log brings it."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset."""
+
+    @property
+    def key(self) -> bytes:
+        """Its key."""
+
+    @property
+    def value(self) -> bytes | None:
+        """Its bytes; None is a tombstone."""
+
+
+class _Folding(msgspec.Struct):
+    """An open run, ahead of the store by what is not flushed yet."""
+
+    state: RunState
+    snapshot_event: int = 0
+
+
+class HistoryFold:
+    """One partition's history on its way into its store. Of one thread.
+
+    ``next_offset`` and ``validity`` say how far it has come, ``marks``, ``covered`` and ``sent_through`` what
+    the records say of commands and tasks.
+    """
+
+    def __init__(self, store: PartitionStore, *, strict: bool = True) -> None:
+        """Go on where the checkpoint of ``store`` stands; nobody else writes to it meanwhile.
+
+        With ``strict``, an error of the engine itself is raised, for whoever decides must know what was
+        decided; else the run is dropped like one with a gap.
+        """
+        found = store.checkpoint
+        self.store = store
+        self.validity = Validity(
+            epoch=found.epoch, nonce=found.nonce, seq=found.seq, generation=found.generation
+        )
+        self.next_offset = found.offset
+        self.marks = found.marks
+        self.covered = set(found.covered)
+        self.sent_through = found.sent_through
+        self.parts = Parts(found.parts)
+        self._unread = found.unread
+        self._strict = strict
+        self._runs: OrderedDict[str, _Folding] = OrderedDict()
+        self._rows: list[Row] = []
+        self._turns: dict[str, list[Turn]] = {}
+        """What is not flushed yet, by run id."""
+        self._latest: dict[str, str] = {}
+        """Run ids by workflow id, of runs whose first turn is not flushed yet."""
+        self._gone: set[str] = set()
+        """Runs whose removal is not flushed yet."""
+
+    # ------------------------------------------------------------------------------------------ take
+
+    def take(self, record: Logged) -> str:
+        """The next record of the partition, in offset order; one that was taken before is skipped.
+
+        Returns why it is to be set aside: it cannot be read, or its run was dropped; "" if all is well.
+        """
+        if record.offset < self.next_offset:
+            return ""
+        self.next_offset = record.offset + 1
+        if record.value is None:
+            self._erase(record.key)
+            return ""
+        try:
+            decoded = avro.decode(record.value, _TOPIC)
+        except avro.DecodeError as error:
+            self._not_understood(record.offset)
+            return str(error)
+        if not self.validity.judge(decoded):
+            return ""
+        if isinstance(decoded, Claim):
+            self.parts.drop()
+            return ""
+        return self.add(decoded, record.offset)
+
+    def add(self, record: Turn | Position, offset: int) -> str:
+        """A record that counts: whoever applies the rule of validity by itself begins here.
+
+        Returns why its run was dropped; "" if all is well.
+        """
+        self.next_offset = offset + 1
+        if isinstance(record, Position):
+            self.advance(record.marks, record.sent_through)
+            return ""
+        if any(isinstance(event, UnknownEvent) for event in record.events):
+            self._not_understood(offset)
+        whole = self.parts.add(record)
+        if whole is None:
+            return ""
+        self.advance(whole.marks, whole.sent_through, [cause.offset for cause in whole.causes])
+        return self._fold(whole)
+
+    def advance(self, marks: Marks, sent_through: int, offsets: Sequence[int] = ()) -> None:
+        """What a record says of commands: those below ``marks`` and those at ``offsets`` are consumed."""
+        self.marks = next_marks(self.marks, marks.commands)
+        self.covered.update(offset for offset in offsets if offset >= self.marks.commands)
+        self.sent_through = max(self.sent_through, sent_through)
+
+    def _not_understood(self, offset: int) -> None:
+        if offset not in self._unread:
+            self._unread = (*self._unread, offset)[:MAX_UNREAD]
+
+    # ------------------------------------------------------------------------------------------ runs
+
+    def _fold(self, turn: Turn) -> str:
+        folding = self._find(turn.run_id)
+        if folding is None and turn.turn > 1:
+            log.debug("turn %d of run %s is ignored: its first turn is gone", turn.turn, turn.run_id)
+            return ""
+        changes = Changes()
+        try:
+            state = decider.evolve(folding.state if folding is not None else None, turn, changes)
+        except Exception as error:
+            if self._strict and not isinstance(error, ValueError):
+                raise
+            self._remove(turn.run_id)
+            return f"run {turn.run_id} of {turn.workflow_id!r} is dropped, its history has a gap: {error}"
+        if folding is None:
+            folding = self._runs[turn.run_id] = _Folding(state)
+            self._latest[turn.workflow_id] = turn.run_id
+        row = None
+        if snapshot_due(state, folding.snapshot_event):
+            folding.snapshot_event = state.next_event_id
+            row = encode_state(state)
+        self._rows += rows_of(turn, changes, state=row, is_open=state.is_open)
+        self._turns.setdefault(turn.run_id, []).append(turn)
+        return ""
+
+    def _find(self, run_id: str) -> _Folding | None:
+        """A run as it stands, from memory or the store."""
+        folding = self._runs.get(run_id)
+        if folding is not None:
+            self._runs.move_to_end(run_id)
+            return folding
+        state = self.store.state(run_id) if run_id not in self._gone else None
+        if state is None:
+            return None
+        folding = self._runs[run_id] = _Folding(state)
+        return folding
+
+    def _erase(self, key: bytes) -> None:
+        """A tombstone. The first one of a record that counts removes its run: it is past its retention.
+
+        That of a void record says nothing of the run: its key has another epoch.
+        """
+        words = key.split(b"/")
+        if len(words) < 3 or not words[1].isdigit() or not words[2].isdigit():
+            return
+        run_id, number, epoch = words[0].decode(errors="replace"), int(words[1]), int(words[2])
+        pending = (turn for turn in self._turns.get(run_id, ()) if turn.turn == number)
+        turn = next(pending, None) or self.store.turn(run_id, number)
+        if turn is not None and turn.epoch == epoch:
+            self._remove(run_id)
+
+    def _remove(self, run_id: str) -> None:
+        folding = self._find(run_id)
+        if folding is None:
+            return
+        state = folding.state
+        turns = [*self.store.turns(run_id), *self._turns.pop(run_id, ())]
+        newest = self._latest.get(state.workflow_id) or self.store.latest_run_id(state.workflow_id)
+        self._rows += rows_of_erased(state, turns, latest=newest == run_id)
+        self._gone.add(run_id)
+        del self._runs[run_id]
+        if self._latest.get(state.workflow_id) == run_id:
+            del self._latest[state.workflow_id]
+
+    # ----------------------------------------------------------------------------------------- flush
+
+    def flush(self, rows: Iterable[Row] = (), *, next_offset: int = 0) -> None:
+        """Write everything since the last flush, and ``rows``, in one batch with the checkpoint.
+
+        ``next_offset``: who skipped records by itself says here how far it has come.
+        """
+        self.next_offset = max(self.next_offset, next_offset)
+        self.covered = {offset for offset in self.covered if offset >= self.marks.commands}
+        validity = self.validity
+        checkpoint = Checkpoint(
+            log_id=self.store.checkpoint.log_id,
+            offset=self.next_offset,
+            epoch=validity.epoch,
+            nonce=validity.nonce,
+            generation=validity.generation,
+            seq=validity.seq,
+            marks=self.marks,
+            sent_through=self.sent_through,
+            covered=tuple(sorted(self.covered)),
+            parts=self.parts.open,
+            unread=self._unread,
+        )
+        self.store.apply([*self._rows, *rows] if self._rows else rows, checkpoint)
+        self._rows.clear()
+        for run_id in self._turns:
+            if not self._runs[run_id].state.is_open:
+                del self._runs[run_id]
+        self._turns.clear()
+        self._latest.clear()
+        self._gone.clear()
+        while len(self._runs) > MAX_RUNS_KEPT:
+            self._runs.popitem(last=False)
+
+    def forget(self) -> None:
+        """Free the memory that runs take; the store has them."""
+        self._runs.clear()
+
+
+def next_marks(marks: Marks, commands: int) -> Marks:
+    """Marks that have moved on in ``commands``; they never go back."""
+    if commands <= marks.commands:
+        return marks
+    return Marks(commands=commands, commands_tx=marks.commands_tx)
+
+
+def understood(record: Logged) -> bool:
+    """Whether this version reads all of a record."""
+    try:
+        decoded = avro.decode(record.value or b"", _TOPIC)
+    except avro.DecodeError:
+        return False
+    return not isinstance(decoded, Turn) or not any(
+        isinstance(event, UnknownEvent) for event in decoded.events
+    )
