@@ -36,6 +36,7 @@ from msgspec import inspect
 
 from orchestrator.protocol.commands import Command
 from orchestrator.protocol.events import UnknownEvent
+from orchestrator.protocol.publications import PublishMark
 from orchestrator.protocol.records import HistoryRecord
 from orchestrator.protocol.tasks import Beat, DeadLetter, Reply, Task
 
@@ -48,6 +49,7 @@ TOPICS: Final[dict[str, Any]] = {
     "workers": Beat,
     "replies": Reply,
     "dead-letters": DeadLetter,
+    "published": PublishMark,
 }
 """What the records of each topic are: a struct, or a union of tagged structs."""
 

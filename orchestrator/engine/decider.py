@@ -75,7 +75,8 @@ EVOLVE: dict[type[e.Event], Evolve] = {
     e.TimerFired: timer.evolve_ended,
     e.TimerCanceled: timer.evolve_ended,
 }
-"""Events that change state; the others (abandoned deliveries, unknown kinds) are for others to read."""
+"""Events that change state; the others (abandoned deliveries, published events, unknown kinds) are for
+others to read."""
 
 
 def decide(state: RunState | None, command: Command, now_ms: int) -> tuple[e.Event, ...] | Rejection:

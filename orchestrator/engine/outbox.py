@@ -1,7 +1,7 @@
-"""What leaves: the tasks that follow from a committed turn.
+"""What leaves: the tasks and business events that follow from a committed turn.
 
-One pure function of the turn and earlier events of its run, never of the current state; so release,
-takeover and anybody who reads history come to the same records.
+Pure functions of the turn and earlier events of its run, never of the current state; so release, takeover,
+the publisher and anybody who reads history come to the same records.
 """
 
 from __future__ import annotations
@@ -14,6 +14,15 @@ from orchestrator.protocol.events import (
     ActivityCancelRequested,
     ActivityScheduled,
     Dispatch,
+    EventPublished,
+)
+from orchestrator.protocol.publications import (
+    CONTENT_TYPE_HEADER,
+    EVENT_ID_HEADER,
+    RUN_ID_HEADER,
+    WORKFLOW_ID_HEADER,
+    WORKFLOW_TYPE_HEADER,
+    Publication,
 )
 from orchestrator.protocol.records import Turn
 from orchestrator.protocol.tasks import ActivityTask, CancelTask, Task
@@ -105,3 +114,42 @@ def _cancel(turn: Turn, delivery: Dispatch | ActivityCancelRequested) -> Outgoin
         dispatch=delivery.dispatch,
     )
     return Outgoing(inbox=delivery.inbox, task=task)
+
+
+CONTENT_TYPES = {"json/plain": b"application/json", "binary/plain": b"application/octet-stream"}
+"""What other consumers call the encodings of payloads. Those of codecs have no such name."""
+
+TOMBSTONE_ENCODING = "binary/null"
+"""The event None deletes what its key stands for, on a compacted topic."""
+
+
+def publications(turn: Turn, workflow_type: str) -> list[Publication]:
+    """The records that a turn puts on users' topics, in the order of its events."""
+    return [
+        _publication(turn, workflow_type, event, turn.first_event_id + place)
+        for place, event in enumerate(turn.events)
+        if isinstance(event, EventPublished)
+    ]
+
+
+def has_publications(turn: Turn) -> bool:
+    """Whether a turn publishes anything."""
+    return any(type(event) is EventPublished for event in turn.events)
+
+
+def _publication(turn: Turn, workflow_type: str, event: EventPublished, event_id: int) -> Publication:
+    payload = event.payload
+    headers = {
+        WORKFLOW_ID_HEADER: turn.workflow_id.encode(),
+        RUN_ID_HEADER: turn.run_id.encode(),
+        EVENT_ID_HEADER: str(event_id).encode(),
+        WORKFLOW_TYPE_HEADER: workflow_type.encode(),
+    }
+    if payload.encoding in CONTENT_TYPES:
+        headers[CONTENT_TYPE_HEADER] = CONTENT_TYPES[payload.encoding]
+    return Publication(
+        topic=event.topic,
+        key=event.key,
+        value=None if payload.encoding == TOMBSTONE_ENCODING else payload.data,
+        headers=headers | event.headers,
+    )

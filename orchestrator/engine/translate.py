@@ -61,6 +61,13 @@ def _cancel_timer(state: RunState, action: a.CancelTimer, now_ms: int, pick: Pic
     return (e.TimerCanceled(timer_id=action.timer_id),)
 
 
+def _publish(state: RunState, action: a.PublishEvent, now_ms: int, pick: Pick) -> tuple[e.Event, ...]:
+    event = e.EventPublished(
+        topic=action.topic, key=action.key, payload=action.payload, headers=action.headers
+    )
+    return (event,)
+
+
 def _complete(state: RunState, action: a.CompleteWorkflow, now_ms: int, pick: Pick) -> tuple[e.Event, ...]:
     close = e.WorkflowCompleted(result=action.result, tags=action.tags)
     return (*activity.decide_abandon(state), close)
@@ -81,6 +88,7 @@ TRANSLATE: dict[type[a.Action], Callable[[RunState, Any, int, Pick], tuple[e.Eve
     a.RequestCancelActivity: _cancel_activity,
     a.StartTimer: _start_timer,
     a.CancelTimer: _cancel_timer,
+    a.PublishEvent: _publish,
     a.CompleteWorkflow: _complete,
     a.FailWorkflow: _fail,
     a.AcceptCancel: _accept_cancel,
@@ -95,6 +103,8 @@ _SHAPES: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
     e.TimerStarted: lambda x: ("timer", x.timer_id),
     a.CancelTimer: lambda x: ("cancel of timer", x.timer_id),
     e.TimerCanceled: lambda x: ("cancel of timer", x.timer_id),
+    a.PublishEvent: lambda x: ("event for topic", x.topic),
+    e.EventPublished: lambda x: ("event for topic", x.topic),
     a.CompleteWorkflow: lambda x: ("completion of the workflow",),
     e.WorkflowCompleted: lambda x: ("completion of the workflow",),
     a.FailWorkflow: lambda x: ("failure of the workflow",),

@@ -18,6 +18,7 @@ HISTORY = "history"
 TASKS = "tasks"
 REPLIES = "replies"
 WORKERS = "workers"
+PUBLISHED = "published"
 DEAD_LETTERS = "dead-letters"
 META = "meta"
 
@@ -55,6 +56,7 @@ TOPICS: Mapping[str, Topic] = {
         Topic(TASKS, partitions=32, ephemeral=True),
         Topic(REPLIES, partitions=16, ephemeral=True),
         Topic(WORKERS, partitions=1, compacted=True, ephemeral=True),
+        Topic(PUBLISHED, compacted=True),
         Topic(DEAD_LETTERS, partitions=1),
         Topic(META, partitions=1, compacted=True),
     )

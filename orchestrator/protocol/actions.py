@@ -59,6 +59,15 @@ class CancelTimer(ActionBase, frozen=True, kw_only=True):
     timer_id: int
 
 
+class PublishEvent(ActionBase, frozen=True, kw_only=True):
+    """Publish a business event to a topic of the user's."""
+
+    topic: str
+    key: bytes
+    payload: Payload
+    headers: dict[str, bytes] = {}
+
+
 class CompleteWorkflow(ActionBase, frozen=True, kw_only=True):
     """``run()`` returned. Terminal: always the last action."""
 
@@ -85,6 +94,7 @@ Action = (
     | RequestCancelActivity
     | StartTimer
     | CancelTimer
+    | PublishEvent
     | CompleteWorkflow
     | FailWorkflow
     | AcceptCancel

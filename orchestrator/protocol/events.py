@@ -165,6 +165,15 @@ class TimerCanceled(EventBase, frozen=True, kw_only=True):
     timer_id: int
 
 
+class EventPublished(EventBase, frozen=True, kw_only=True):
+    """Outcome. The code published a business event; it leaves for ``topic`` once this is committed."""
+
+    topic: str
+    key: bytes
+    payload: Payload
+    headers: dict[str, bytes] = {}
+
+
 class WorkflowCompleted(EventBase, frozen=True, kw_only=True):
     """Outcome. ``run()`` returned."""
 
@@ -281,6 +290,7 @@ Outcome = (
     | ActivityCancelRequested
     | TimerStarted
     | TimerCanceled
+    | EventPublished
     | WorkflowCompleted
     | WorkflowFailed
     | WorkflowCanceled

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from orchestrator.errors import UsageError
 from orchestrator.protocol.values import MAX_WORKFLOW_ID_CHARS
 
 _MASK = 0xFFFFFFFF
+
+MAX_TOPIC_CHARS = 249
+"""Kafka's: the name of a topic is part of the names of its files."""
+
+_TOPIC = re.compile(r"[a-zA-Z0-9._-]+")
 
 
 def murmur2(data: bytes) -> int:
@@ -47,3 +53,15 @@ def check_workflow_id(workflow_id: str) -> str:
     if not workflow_id.isprintable():
         raise UsageError(f"the workflow id {workflow_id!r} contains control characters")
     return workflow_id
+
+
+@lru_cache(maxsize=4_096)
+def check_topic(topic: str) -> str:
+    """Return the name of a user's topic, or raise :class:`UsageError` if Kafka would not take it."""
+    if not isinstance(topic, str) or not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+        raise UsageError(f"{topic!r} is no name of a topic; use letters (a-z, A-Z), digits, '.', '_' and '-'")
+    if len(topic) > MAX_TOPIC_CHARS:
+        raise UsageError(
+            f"the name of the topic has {len(topic)} characters, at most {MAX_TOPIC_CHARS} are allowed"
+        )
+    return topic

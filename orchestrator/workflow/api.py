@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random as _random
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -19,6 +19,7 @@ from orchestrator.workflow.definition import annotations_of
 from orchestrator.workflow.durations import Duration, to_ms, to_positive_ms
 from orchestrator.workflow.handles import ActivityHandle
 from orchestrator.workflow.instance import Instance, current
+from orchestrator.workflow.publishing import to_action
 from orchestrator.workflow.retry import RetryPolicy
 
 DEFAULT_TASK_QUEUE: Final = "default"
@@ -160,6 +161,36 @@ async def wait_condition(
             await future
     finally:
         instance.remove_condition(future)
+
+
+def publish(
+    topic: str,
+    event: Any,
+    *,
+    key: str | bytes | None = None,
+    headers: Mapping[str, str | bytes] | None = None,
+) -> None:
+    """Publish a business event: exactly once for consumers that read committed records, in order per run.
+
+    It is durable with everything else that the code does until it waits, and leaves a little later, by
+    itself; there is nothing to await. A topic that does not exist, or may not be written, blocks the run
+    until it does; an event that was refused nevertheless is held back, with the later ones of its run.
+
+    Args:
+        topic: a topic of yours, by its full name; it must exist.
+        event: its value: bytes as they are, None as a tombstone, and all else as JSON, like arguments of
+            activities.
+        key: chooses the partition; default the workflow id.
+        headers: beside ``workflow-id``, ``run-id``, ``event-id``, ``workflow-type`` and ``content-type``,
+            which are set for you. Only ``content-type`` may be given here too.
+
+    Raises:
+        UsageError: the topic's name, the key or a header cannot be one.
+        PayloadError: the event cannot be encoded, or is larger than 256 KiB with its key and headers.
+    """
+    instance = _instance("publish")
+    key = instance.workflow_id if key is None else key
+    instance.publish(to_action(instance.converter, topic, event, key, headers))
 
 
 def now() -> datetime:

@@ -34,6 +34,7 @@ from orchestrator.protocol.actions import (
     CancelTimer,
     CompleteWorkflow,
     FailWorkflow,
+    PublishEvent,
     StartTimer,
 )
 from orchestrator.protocol.events import (
@@ -101,6 +102,7 @@ class Instance:
         "_loop",
         "_main",
         "_object",
+        "_published",
         "_queries",
         "_random",
         "_tags",
@@ -150,6 +152,7 @@ class Instance:
         self.activities = Activities(self._loop, self._actions, converter)
         self.signals = Signals(definition)
         self._last_timer = 0
+        self._published = 0
         self._conditions: dict[asyncio.Future[None], tuple[Callable[[], bool], contextvars.Context]] = {}
         self._queries: Mapping[str, Handler] = definition.queries
         self._tags: tuple[str, ...] = ()
@@ -310,6 +313,12 @@ class Instance:
         """Cancel a timer; one that was started in this activation never was."""
         if self._actions.pop((StartTimer, timer_id), None) is None:
             self._actions[CancelTimer, timer_id] = CancelTimer(timer_id=timer_id)
+
+    def publish(self, action: PublishEvent) -> None:
+        """Ask for an event to be published."""
+        self._loop.guard("publishing an event")
+        self._published += 1
+        self._actions[PublishEvent, self._published] = action
 
     def add_condition(self, test: Callable[[], bool]) -> asyncio.Future[None]:
         """A future that is done after the first drain in which ``test`` was true."""

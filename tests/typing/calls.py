@@ -62,6 +62,10 @@ class Order:
         await execute(none, 1, start_to_close_timeout=1)  # no: arg-type
         await execute(one, 1, start_to_close_timeout="1 s")  # no: call-overload
         await execute(one, 1, start_to_finish_timeout=1)  # no: call-overload
+        reveal_type(workflow.publish("orders", {"a": 1}, key=b"k", headers={"h": "1"}))  # is: None
+        workflow.publish("orders", 1, key=1)  # no: arg-type
+        workflow.publish("orders", 1, headers={"h": 1})  # no: dict-item
+        workflow.publish(b"orders", 1)  # no: arg-type
         await workflow.sleep("1 s")  # no: arg-type
         await workflow.wait_condition(lambda: self.done(1))  # no: call-arg
         return 0.0

@@ -13,7 +13,7 @@ from orchestrator.protocol.records import Activation, Turn
 
 from .kit import BOOM, STARTED, given
 
-NOT_OF_THE_STATE = {e.ActivitiesAbandoned, e.UnknownEvent}
+NOT_OF_THE_STATE = {e.ActivitiesAbandoned, e.EventPublished, e.UnknownEvent}
 
 
 def test_every_event_is_in_the_table_or_is_for_others_to_read() -> None:

@@ -96,3 +96,36 @@ def test_whether_a_turn_sends_anything(events: tuple[e.Event, ...], sends: bool)
     story = Story().given(STARTED, *events)
     assert outbox.has_outgoing(story.turns[-1]) is sends
     assert bool(outgoing_of(story)) is sends
+
+
+def test_events_of_the_business_leave_as_any_consumer_reads_them() -> None:
+    plain = e.EventPublished(topic="orders", key=b"o-1", payload=Payload(data=b'{"id":1}'))
+    raw = e.EventPublished(
+        topic="raw",
+        key=b"",
+        payload=Payload(data=b"\x00", encoding="binary/plain"),
+        headers={"content-type": b"image/png", "source": b"me"},
+    )
+    gone = e.EventPublished(topic="orders", key=b"o-1", payload=Payload(data=b"", encoding="binary/null"))
+    story = Story().given(STARTED, plain, scheduled(), raw, gone)
+    assert outbox.has_publications(story.turns[-1])
+    found = outbox.publications(story.turns[-1], "Order")
+    ours = {"workflow-id": b"order-1", "run-id": RUN_ID.encode(), "workflow-type": b"Order"}
+    assert [(out.topic, out.key, out.value) for out in found] == [
+        ("orders", b"o-1", b'{"id":1}'),
+        ("raw", b"", b"\x00"),
+        ("orders", b"o-1", None),
+    ]
+    assert [out.headers for out in found] == [
+        ours | {"event-id": b"2", "content-type": b"application/json"},
+        ours | {"event-id": b"4", "content-type": b"image/png", "source": b"me"},
+        ours | {"event-id": b"5"},
+    ]
+    assert not outgoing_of(story)
+    assert not outbox.has_outgoing(story.turns[-1])
+
+
+def test_a_turn_without_events_of_the_business_publishes_nothing() -> None:
+    story = given(on_worker())
+    assert not outbox.has_publications(story.turns[-1])
+    assert not outbox.publications(story.turns[-1], "Order")

@@ -61,6 +61,14 @@ def test_a_cancelled_activity_names_the_worker_that_has_it() -> None:
     assert event == e.ActivityCancelRequested(activity_id=1, attempt=1, dispatch=1, worker="w1", inbox=7)
 
 
+def test_a_published_event_is_recorded_as_it_is() -> None:
+    action = a.PublishEvent(topic="t", key=b"k", payload=Payload(data=b"1"), headers={"h": b"1"})
+    (event,) = made(given(), action)
+    assert isinstance(event, e.EventPublished)
+    for name in action.__struct_fields__:
+        assert getattr(event, name) == getattr(action, name), name
+
+
 @pytest.mark.parametrize(
     ("action", "close"),
     [
@@ -83,6 +91,10 @@ PAIRS: list[tuple[a.Action, e.Outcome]] = [
     (a.RequestCancelActivity(activity_id=1), e.ActivityCancelRequested(activity_id=1, worker="w")),
     (a.StartTimer(timer_id=1, delay_ms=1), e.TimerStarted(timer_id=1, fire_time_ms=99)),
     (a.CancelTimer(timer_id=1), e.TimerCanceled(timer_id=1)),
+    (
+        a.PublishEvent(topic="orders", key=b"1", payload=Payload(data=b"1")),
+        e.EventPublished(topic="orders", key=b"2", payload=Payload(data=b"2")),
+    ),
     (a.CompleteWorkflow(), e.WorkflowCompleted(tags=("t",))),
     (a.FailWorkflow(failure=BOOM), e.WorkflowFailed(failure=BOOM)),
     (a.AcceptCancel(), e.WorkflowCanceled()),

@@ -18,6 +18,7 @@ def test_commands_and_history_have_the_partitions_that_are_asked_for() -> None:
         "tasks": 32,
         "replies": 16,
         "workers": 1,
+        "published": 7,
         "dead-letters": 1,
         "meta": 1,
     }

@@ -128,6 +128,7 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "RequestCancelActivity": lambda a: f"cancel activity {a.activity_id}",
     "StartTimer": lambda a: f"start timer {a.timer_id} {a.delay_ms}",
     "CancelTimer": lambda a: f"cancel timer {a.timer_id}",
+    "PublishEvent": lambda a: f"publish to {a.topic}",
     "CompleteWorkflow": lambda a: "complete",
     "FailWorkflow": lambda a: f"fail {a.failure.message}",
     "AcceptCancel": lambda a: "canceled",
