@@ -38,7 +38,7 @@ from orchestrator.log.group import Group
 from orchestrator.log.port import Delivery, Outcome, Record
 from orchestrator.log.record_store import RecordStore
 from orchestrator.log.tail import Tail
-from orchestrator.log.topics import EMBEDDED_PARTITIONS, TOPICS, refusal
+from orchestrator.log.topics import EMBEDDED_PARTITIONS, TOPICS, is_users, refusal
 
 _logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ DELETE_RECORDS = 4_096
 
 DRIVER_GRACE_S = 0.1
 """What waits for longer is committed by the writer thread: the driver is in a long step, or stuck."""
+
+_USERS_TOPICS_MARK = "users-topics"
 
 _EPHEMERAL_OFFSET_BITS = 32
 """Offsets of ephemeral topics are above ``generation << 32``, so they grow over restarts."""
@@ -73,12 +75,16 @@ class Lane:
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
-    """A record to append (its offset and time are not known yet), and who is told what became of it."""
+    """A record to append (its offset and time are not known yet), and who is told what became of it.
+
+    ``companions`` land with it, before it, or not at all; their topics are users', and made when needed.
+    """
 
     record: Record
     token: Any
     lane: Lane
     sink: Sink
+    companions: tuple[Record, ...] = ()
 
 
 class Sink(Protocol):
@@ -184,6 +190,7 @@ class CommitLog:
         self._work = threading.Condition(lock)
         self._committing = threading.Lock()
         self._drivers = 0
+        self._publishing: dict[int, Lane] = {}
         self._writer = threading.Thread(target=self._write, name="embedded-log-writer", daemon=True)
         self._writer.start()
 
@@ -202,6 +209,8 @@ class CommitLog:
                 for topic in TOPICS.values()
                 for partition in range(topic.count(self.partitions))
             }
+            for name in self._users_topics():
+                self._tails[name, 0] = self._open_tail(name, 0, ephemeral=False)
             self._next = {place: tail.end for place, tail in self._tails.items()}
         except BaseException:
             self._store.close()
@@ -250,6 +259,17 @@ class CommitLog:
         last = self._store.last_offset(topic, partition)
         end = start if last is None else max(start, last + 1)
         return Tail(start=start, end=end, ephemeral=False)
+
+    def _users_topics(self) -> list[str]:
+        return (self._store.mark(_USERS_TOPICS_MARK) or b"").decode().split()
+
+    def _make_topic(self, topic: str) -> None:
+        """A user's topic exists from its first record on: the mark is in the WAL before that."""
+        names = [*self._users_topics(), topic]
+        self._store.put_marks({_USERS_TOPICS_MARK: " ".join(names).encode()})
+        with self.changed:
+            self._tails[topic, 0] = self._open_tail(topic, 0, ephemeral=False)
+        self._next[topic, 0] = self._tails[topic, 0].end
 
     def close(self) -> None:
         """Write what was appended, end the writer, release the folder. Closing again does nothing."""
@@ -322,6 +342,24 @@ class CommitLog:
                     else:
                         self._work.notify()
 
+    def take_over(self, partition: int) -> Lane:
+        """A lane for the publisher of a partition. Nothing in the lanes of former ones lands any more,
+        and what has landed is readable when this returns.
+
+        Raises:
+            LogError: the log is closed.
+        """
+        with self._committing, self.changed:
+            self._check_open()
+            if partition in self._publishing:
+                self._publishing[partition].broken = True
+            lane = self._publishing[partition] = Lane(ordered=True)
+            return lane
+
+    def refused_by_fault(self, record: Record) -> bool:
+        """Whether a test wants a record of a user's topic to be refused."""
+        return self._faults.fate(record.topic, record.partition, record.key) is Fate.REFUSE
+
     def commit_waiting(self) -> bool:
         """Commit what waits, in the calling thread, one batch at a time; whether anything waited."""
         with self._committing:
@@ -379,8 +417,15 @@ class CommitLog:
             batch.report(append, Outcome.UNKNOWN, error=str(self.failure))
             return
         if append.lane.broken:
-            batch.report(append, Outcome.UNKNOWN, error="an earlier record of this ordered appender failed")
+            batch.report(
+                append,
+                Outcome.UNKNOWN,
+                error="an earlier record of this ordered appender failed, or it was fenced",
+            )
             return
+        for companion in append.companions:
+            if (companion.topic, 0) not in self._next:
+                self._make_topic(companion.topic)
         draft = append.record
         refused = refusal(draft, self.partitions, self.max_record_bytes)
         if refused:
@@ -391,14 +436,19 @@ class CommitLog:
         copies, outcome, error = _LANDS if fate is Fate.LAND else _FATES[fate]
         offset = self._next[place]
         if copies:
-            copies = 1 if append.lane.ordered else copies
-            landed = batch.records.setdefault(place, [])
-            for n in range(copies):
-                landed.append(
-                    Record(*place, offset + n, batch.time_ms, draft.key, draft.value, draft.headers)
-                )
-            self._next[place] = offset + copies
+            for companion in append.companions:
+                self._land(companion, batch)
+            for _ in range(1 if append.lane.ordered else copies):
+                self._land(draft, batch)
         batch.report(append, outcome, offset if outcome is Outcome.DELIVERED else -1, error)
+
+    def _land(self, draft: Record, batch: _Batch) -> None:
+        place = (draft.topic, draft.partition)
+        offset = self._next[place]
+        batch.records.setdefault(place, []).append(
+            Record(*place, offset, batch.time_ms, draft.key, draft.value, draft.headers)
+        )
+        self._next[place] = offset + 1
 
     def _tick(self) -> int:
         """The time of appends; it never goes back."""
@@ -433,6 +483,8 @@ class CommitLog:
         Raises:
             LogError: there is no such topic.
         """
+        if is_users(topic) and (topic, 0) in self._tails:
+            return 1
         if topic not in TOPICS:
             raise LogError(f"there is no topic {topic!r}; the topics are {', '.join(TOPICS)}")
         return TOPICS[topic].count(self.partitions)
@@ -488,7 +540,7 @@ class CommitLog:
             tail.start = max(start, min(before_offset, tail.end))
             moved = tail.start > start
             new_start = tail.start
-        if not moved or TOPICS[topic].ephemeral:
+        if not moved or (topic in TOPICS and TOPICS[topic].ephemeral):
             return
         mark = _start_mark(topic, partition)
         self._store.put_marks({mark: str(new_start).encode()})
@@ -511,8 +563,8 @@ class CommitLog:
         """
         now_ms = self._now_ms()
         deleted = 0
-        for topic, partition in self._tails:
-            if not TOPICS[topic].compacted or TOPICS[topic].ephemeral:
+        for topic, partition in list(self._tails):
+            if topic not in TOPICS or not TOPICS[topic].compacted or TOPICS[topic].ephemeral:
                 continue
             with self.changed:
                 self._check_open()

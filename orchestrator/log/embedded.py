@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from orchestrator.errors import AppenderFailed
 from orchestrator.log.commit_log import Append, CommitLog, Lane, TopicPartition
+from orchestrator.log.embedded_publisher import EmbeddedPublisher
 from orchestrator.log.port import Delivery, Polled, Record
 
 POLL_RECORDS = 1_000
@@ -83,6 +84,14 @@ class EmbeddedMember:
     def appender(self, *, ordered: bool) -> EmbeddedAppender:
         """A new appender."""
         return EmbeddedAppender(self._pending, self._deliveries, ordered=ordered)
+
+    def publisher(self, partition: int) -> EmbeddedPublisher:
+        """A publisher, not opened yet. Users' topics are made by their first record, with one partition."""
+        return EmbeddedPublisher(self._log, partition)
+
+    def refusal_of_topic(self, topic: str, size_bytes: int) -> str:
+        """Every topic takes what a workflow may publish, which is less than a record may have."""
+        return ""
 
     # --- reading ---
 

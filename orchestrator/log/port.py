@@ -12,16 +12,19 @@ protocol uses:
 - membership only says who should try to own a partition; it may lie. The claim protocol
   (``coordinator/ownership.py``) decides.
 
-All methods are called from one thread, except :meth:`Log.wake`.
+All methods are called from one thread, except :meth:`Log.wake`. A :class:`Publisher` has a thread of its own,
+because what it does may take long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+
+from orchestrator.protocol.publications import Publication
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -103,6 +106,51 @@ class Appender(Protocol):
         """
 
 
+class Published(msgspec.Struct, frozen=True, gc=False):
+    """The outcome of one publish; ``refused`` is the place of the record that was refused for good."""
+
+    outcome: Outcome
+    error: str = ""
+    refused: int = -1
+
+
+class Publisher(Protocol):
+    """Puts records on users' topics for one partition of ``history``, together with a mark: all or nothing.
+
+    The mark is one record of ``published``, in the partition of the same number; it says how far its
+    history was published, and is what makes the records exactly once: whoever publishes next reads it
+    first. Readers of users' topics that read committed records see those of a publish only if its mark
+    counts.
+
+    All methods block, for some seconds at most when the log does not answer, and belong to one thread.
+    """
+
+    def open(self) -> bytes | None:
+        """Fence all older publishers of this partition; returns the mark, or None if there is none.
+
+        *Fenced* means: whatever they had under way has landed together with its mark, which this returns,
+        or never will; and each later publish of theirs fails. Called once, before anything else.
+
+        Raises:
+            LogError: it cannot be known; close this one, and open another a little later.
+        """
+
+    def publish(self, records: Sequence[Publication], mark: bytes) -> Published:
+        """Publish all records, in this order, and the mark; or nothing at all.
+
+        ``DELIVERED``: all of it is there. ``REFUSED``: nothing is, for ``refused`` was refused for good.
+        ``UNKNOWN``: it, or nothing, is there or will be, or this publisher was fenced; it must not be
+        repeated: close this one, open another, and look at the mark. Only after ``DELIVERED`` may this
+        publisher be used again.
+
+        Raises:
+            LogError: as ``UNKNOWN``.
+        """
+
+    def close(self) -> None:
+        """Release everything. What was under way is decided by the next publisher's :meth:`open`."""
+
+
 class Log(Protocol):
     """A member of the group of coordinators, with its view of the log."""
 
@@ -120,6 +168,15 @@ class Log(Protocol):
 
     def appender(self, *, ordered: bool) -> Appender:
         """A new appender. Only ``ordered`` ones promise order and the absence of gaps."""
+
+    def publisher(self, partition: int) -> Publisher:
+        """A publisher for the business events of a partition of ``history``; not opened yet."""
+
+    def refusal_of_topic(self, topic: str, size_bytes: int) -> str:
+        """Why a user's topic would refuse a record of that size, as far as is known now; "" if it may not.
+
+        Never waits: what is not known yet is looked up in the background.
+        """
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Bring the records of a partition from ``offset`` on by poll, until :meth:`unseek`."""

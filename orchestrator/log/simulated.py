@@ -30,7 +30,8 @@ from orchestrator.log.faults import NO_FAULTS, Fate, FaultHook
 from orchestrator.log.port import Delivery, Outcome, Polled, Record
 from orchestrator.log.simulated_faults import Faults
 from orchestrator.log.simulated_group import SimulatedGroup
-from orchestrator.log.topics import EMBEDDED_PARTITIONS, TOPICS, refusal
+from orchestrator.log.simulated_transactions import SimulatedPublisher, Transactions
+from orchestrator.log.topics import EMBEDDED_PARTITIONS, PUBLISHED, TOPICS, is_users, refusal
 
 __all__ = ["Faults", "SimulatedAppender", "SimulatedCluster", "SimulatedMember", "SimulatedParty"]
 
@@ -137,6 +138,9 @@ class SimulatedCluster:
         self.faults = faults or Faults()
         self.group.faults = self.faults
         self.hook = hook
+        self.transactions = Transactions(self)
+        self.refused_topics: dict[str, str] = {}
+        """Users' topics that are known to take nothing, and why."""
         self.stalled = False
         """While set, nothing lands and nothing is acknowledged: the broker is away."""
         self._tombstone_ms = tombstone_ms
@@ -180,6 +184,12 @@ class SimulatedCluster:
             )
         return found
 
+    def last_mark(self, partition: int) -> bytes | None:
+        """The last record of a partition of ``published``."""
+        log = self.partition(PUBLISHED, partition)
+        records = log.read(log.start, log.end)
+        return records[-1].value if records else None
+
     def settle(self) -> None:
         """Do all that is due."""
         while self._agenda and self._agenda[0][0] <= self.now_ms() and not self.stalled:
@@ -210,7 +220,10 @@ class SimulatedCluster:
 
     def land(self, record: Record) -> int:
         """Append a record now; returns its offset."""
-        partition = self._partitions[record.topic, record.partition]
+        place = (record.topic, record.partition)
+        if is_users(record.topic):
+            self._partitions.setdefault(place, SimulatedPartition())
+        partition = self._partitions[place]
         offset = partition.end
         if self.strikes("gaps"):
             offset += self.rng.randint(1, 3)
@@ -221,7 +234,7 @@ class SimulatedCluster:
         """Draw what goes wrong while a member polls."""
         self.group.disturb(name)
         if self.strikes("cleaned"):
-            compacted = [place for place in self._partitions if TOPICS[place[0]].compacted]
+            compacted = [place for place in self._partitions if _is_compacted(place[0])]
             self.clean(*self.rng.choice(compacted))
 
     def clean(self, topic: str, partition: int, *, up_to: int | None = None) -> int:
@@ -244,6 +257,10 @@ class SimulatedCluster:
         removed = log.keep(wanted)
         self.counts["records-cleaned"] += removed
         return removed
+
+
+def _is_compacted(topic: str) -> bool:
+    return topic in TOPICS and TOPICS[topic].compacted
 
 
 class SimulatedAppender:
@@ -458,6 +475,14 @@ class SimulatedMember(SimulatedParty):
     def confirm_membership(self, partition: int) -> bool:
         """Ask the group, which tells the truth."""
         return self.cluster.group.holds(self.name, partition)
+
+    def publisher(self, partition: int) -> SimulatedPublisher:
+        """A publisher, not opened yet."""
+        return self.cluster.transactions.publisher(partition, lambda: self.alive)
+
+    def refusal_of_topic(self, topic: str, size_bytes: int) -> str:
+        """Why a record would be refused: because a test says so."""
+        return self.cluster.refused_topics.get(topic, "")
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Bring the records of a partition from ``offset`` on by poll."""

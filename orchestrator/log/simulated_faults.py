@@ -24,6 +24,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """What is under way when its appender is abandoned or its process dies is cut off somewhere."""
     late: float = 0.3
     """What is under way then, and not cut off, takes up to ``delay_ms`` more."""
+    hanging: float = 0.02
+    """The outcome of a publish is UNKNOWN; it is decided by the next publisher's opening, or later."""
     stray: float = 0.5
     """An append to an ordered appender lands although a poll has reported an UNKNOWN of it before."""
     gaps: float = 0.02

@@ -8,10 +8,11 @@ Their readers start at the end. Offsets of ephemeral topics grow over restarts t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from orchestrator.log.port import Record
+from orchestrator.protocol.publications import Publication
 
 COMMANDS = "commands"
 HISTORY = "history"
@@ -27,6 +28,12 @@ EMBEDDED_PARTITIONS = 4
 
 KAFKA_PARTITIONS = 16
 """Partitions of commands and history on Kafka: at most so many coordinators share the work."""
+
+PUBLISH_MARK_KEY = b"mark"
+"""Key of each record on ``published``: only the last one of a partition counts."""
+
+USER_TOPICS = "user/"
+"""Prefix of users' topics on logs of our own, which hold them beside ours: no name of Kafka's has a slash."""
 
 WORKER_HEADER = "worker"
 """Header of a record on ``tasks``: the incarnation that it is for."""
@@ -61,6 +68,17 @@ TOPICS: Mapping[str, Topic] = {
         Topic(META, partitions=1, compacted=True),
     )
 }
+
+
+def is_users(topic: str) -> bool:
+    """Whether a topic is a user's, by its name on a log of our own. It has one partition."""
+    return topic.startswith(USER_TOPICS)
+
+
+def publish_records(partition: int, records: Sequence[Publication], mark: bytes) -> list[Record]:
+    """What one publish appends on a log of our own: the records, then the mark; offsets are not known yet."""
+    landing = [Record(USER_TOPICS + out.topic, 0, -1, 0, out.key, out.value, out.headers) for out in records]
+    return [*landing, Record(PUBLISHED, partition, -1, 0, PUBLISH_MARK_KEY, mark, {})]
 
 
 def refusal(record: Record, commands_partitions: int, max_bytes: int) -> str:

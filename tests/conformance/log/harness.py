@@ -13,6 +13,7 @@ from orchestrator.log.embedded import EmbeddedLog
 from orchestrator.log.faults import Fate, FaultHook
 from orchestrator.log.port import Delivery, Log, Membership, Record
 from orchestrator.log.simulated import Faults, SimulatedCluster
+from orchestrator.log.topics import USER_TOPICS
 
 PATIENCE_S = 20.0
 """A log that has not answered by then is broken."""
@@ -93,6 +94,10 @@ class Harness(ABC):
                 return self.seen(members[0])
             assert time.monotonic() < deadline, "the log did not get there"
 
+    def published(self, topic: str) -> list[Record]:
+        """What consumers that read committed records see of a user's topic, in the order of its partition."""
+        return self.member().read(USER_TOPICS + topic, 0, 0, 10_000)
+
     def seen(self, member: Log) -> Seen:
         return self._seen.setdefault(id(member), Seen())
 
@@ -163,6 +168,7 @@ class SimulatedHarness(Harness):
         for partition in range(self._cluster.count("history")):
             end = self._cluster.partition("history", partition).end
             self._cluster.clean("history", partition, up_to=end)
+            self._cluster.clean("published", partition)
 
     def pass_time(self) -> None:
         self._now_ms += 1

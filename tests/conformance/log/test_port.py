@@ -245,8 +245,8 @@ class TestReading:
 
     def test_topics_have_the_partitions_of_the_table(self, harness: Harness) -> None:
         member = harness.member()
-        names = ("commands", "history", "tasks", "replies", "workers", "dead-letters", "meta")
-        assert [member.partitions(name) for name in names] == [4, 4, 32, 16, 1, 1, 1]
+        names = ("commands", "history", "tasks", "replies", "workers", "published", "dead-letters", "meta")
+        assert [member.partitions(name) for name in names] == [4, 4, 32, 16, 1, 4, 1, 1]
         for call in (
             lambda: member.partitions("x"),
             lambda: member.seek("x", 0, 0),
