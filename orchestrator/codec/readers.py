@@ -32,7 +32,7 @@ _MAX_TIMES: Final = 1_024
 """Remembered; then all are forgotten. The records of a step share a few."""
 
 _times: Final[dict[bytes, int]] = {}
-"""Integers of so many bytes that were read lately, by their bytes: to read one takes as long as three texts."""
+"""Integers of so many bytes that were read lately, by their bytes: one takes as long as three texts."""
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
