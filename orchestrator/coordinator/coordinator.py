@@ -55,6 +55,7 @@ from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
 from orchestrator.engine.outbox import Outgoing
 from orchestrator.errors import UsageError
 from orchestrator.log.port import Appender, Change, Delivery, Log, Membership, Outcome, Record
+from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import (
     CLIENT_HEADER,
     COMMANDS,
@@ -89,11 +90,7 @@ DELETE_EVERY = 10_000
 """Commands consumed before the log is told that it may let go of them."""
 
 MAX_POLL_S = 1.0
-"""A beat is due by then at the latest."""
-
-SCHEMA_KEY = b"schema/"
-"""Key of a schema on ``meta``, before its id: whoever meets the id in a record finds the schema here."""
-"""A step is made at least so often, whatever the clocks of deadlines and beats say."""
+"""A beat is due by then at the latest: a step is made at least so often, whatever the clocks say."""
 
 _Work = tuple[Partition, dict[str, list[Input]], Made]
 """A partition's share of a step: inputs by workflow id, and what they led to."""
@@ -147,6 +144,7 @@ class Coordinator:
         self._dispatcher = Dispatcher(self.incarnation)
         self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._watch)
         self._outgoing: Appender = log_.appender(ordered=False)
+        self._schemas = Schemas()
         self._beats = 0
         self._next_beat_s = 0.0
         self._last_step_s = runtime.monotonic_s()
@@ -173,27 +171,11 @@ class Coordinator:
 
     def start(self) -> None:
         """Join the group, able to read what newer versions wrote."""
-        self._exchange_schemas()
+        self._schemas.follow(self._log)
+        for key, schema in self._schemas.ours():
+            self._outgoing.append(META, 0, key, schema)
         self._log.seek(WORKERS, 0, self._log.end(WORKERS, 0))
         self._log.join()
-
-    def _exchange_schemas(self) -> None:
-        """Learn the schemas of other versions from ``meta``, and leave ours there for them."""
-        known: set[bytes] = set()
-        offset = 0
-        while records := self._log.read(META, 0, offset, 500):
-            offset = records[-1].offset + 1
-            for record in records:
-                if record.key.startswith(SCHEMA_KEY) and record.value is not None:
-                    known.add(record.key)
-                    try:
-                        avro.register(record.value.decode())
-                    except (avro.DecodeError, UnicodeDecodeError) as error:
-                        log.warning("%s of meta is of no use: %s", record.key, error)
-        for number, schema in avro.DEFAULT.schemas().values():
-            key = SCHEMA_KEY + str(number).encode()
-            if key not in known:
-                self._outgoing.append(META, 0, key, schema.encode())
 
     def stop(self) -> None:
         """End the loop soon; may be called from any thread."""
@@ -341,6 +323,8 @@ class Coordinator:
             partition = self.partitions.get(record.partition)
             if record.topic == WORKERS:
                 self._on_beat_record(record)
+            elif record.topic == META:
+                self._schemas.take(record)
             elif partition is None:
                 continue
             elif record.topic == COMMANDS:

@@ -9,9 +9,9 @@ import pytest
 
 from orchestrator import workflow
 from orchestrator.codec import avro
-from orchestrator.coordinator.coordinator import SCHEMA_KEY
 from orchestrator.coordinator.ownership import IDLE_S
 from orchestrator.coordinator.turn import TurnMaker
+from orchestrator.log.schemas import SCHEMA_KEY
 from orchestrator.log.topics import META, WORKERS
 from orchestrator.protocol.tasks import CoordinatorBeat
 
@@ -59,6 +59,17 @@ def test_a_newer_versions_schema_is_learnt_at_the_start(
     bench.land(META, newer.encode(), SCHEMA_KEY + b"7")
     bench.restart()
     assert newer in learnt
+
+
+def test_a_newer_versions_schema_is_learnt_when_it_comes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(avro, "register", (learnt := []).append)
+    newer = json.dumps({"type": "record", "name": "X"})
+    for _ in range(2):
+        bench.land(META, newer.encode(), SCHEMA_KEY + b"7")
+        bench.settle()
+    assert learnt == [newer]
 
 
 def test_a_schema_that_is_none_is_passed_over(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
