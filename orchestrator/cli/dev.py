@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
@@ -20,7 +19,7 @@ from orchestrator.api.embedded import Engine, EngineReader
 from orchestrator.api.server import bind, serving
 from orchestrator.cli import exits
 from orchestrator.cli.modules import Loaded, load
-from orchestrator.cli.process import HangWatch, fix_hash_seed, settle_collector
+from orchestrator.cli.process import HangWatch, fix_hash_seed, settle_collector, stop_on_signals
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.errors import ConfigError
 from orchestrator.telemetry.logs import log_to_stderr
@@ -76,7 +75,7 @@ def dev(
 
 async def _run(loaded: Loaded, data: Path, taken: socket.socket, task_queue: str, slots: int) -> str:
     """Run until a signal; returns what went wrong, "" if nothing."""
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     async with AsyncExitStack() as stack:
         watch = HangWatch()
         stack.callback(watch.stop)
@@ -104,21 +103,6 @@ async def _run(loaded: Loaded, data: Path, taken: socket.socket, task_queue: str
         settle_collector()
         _say_ready(loaded, taken)
         return await _until_ended(stop, engine, http)
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """Set by the first SIGINT or SIGTERM; the second one ends the process as usual."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def on_signal() -> None:
-        stop.set()
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-    for number in signals:
-        loop.add_signal_handler(number, on_signal)
-    return stop
 
 
 async def _until_ended(stop: asyncio.Event, engine: Engine, http: asyncio.Task[None]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.protocol.records import Turn
+from orchestrator.protocol.tasks import CoordinatorBeat, DeadLetter, WorkerBeat
 from orchestrator.protocol.values import Failure, Payload, Payloads, Value, WorkflowStatus
 
 
@@ -78,3 +79,50 @@ class History(Value, frozen=True, kw_only=True):
     run_id: str
     workflow_type: str
     turns: tuple[Turn, ...]
+
+
+class WorkerSeen(Value, frozen=True, kw_only=True):
+    """A worker's last beat, and for how long nothing was heard since."""
+
+    beat: WorkerBeat
+    silent_ms: int
+
+
+class CoordinatorSeen(Value, frozen=True, kw_only=True):
+    """A coordinator's last beat, and for how long nothing was heard since."""
+
+    beat: CoordinatorBeat
+    silent_ms: int
+
+
+class PartitionFollowed(Value, frozen=True, kw_only=True):
+    """How far a view has come with one partition of history.
+
+    ``offset`` is that of the next record to read, ``lag_records`` how many are known to come. Until it is
+    ``ready``, the partition is being read for the first time, or again, and is not shown. ``trouble`` says
+    what keeps it from being followed.
+    """
+
+    partition: int
+    offset: int
+    lag_records: int
+    ready: bool
+    void_records: int = 0
+    trouble: str = ""
+
+
+class ViewStatus(Value, frozen=True, kw_only=True):
+    """How a view stands. ``dead_letters`` counts what is kept of records that nobody could use."""
+
+    partitions: tuple[PartitionFollowed, ...]
+    workers: tuple[WorkerSeen, ...] = ()
+    coordinators: tuple[CoordinatorSeen, ...] = ()
+    dead_letters: int = 0
+    trouble: str = ""
+
+
+class DeadLetterPage(Value, frozen=True, kw_only=True):
+    """A page of dead letters, newest first; ``next_page`` "" means that there is no other."""
+
+    letters: tuple[DeadLetter, ...]
+    next_page: str = ""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -74,7 +74,7 @@ class HistoryFold:
     """One partition's history on its way into its store. Of one thread.
 
     ``next_offset`` and ``validity`` say how far it has come, ``marks``, ``covered`` and ``sent_through`` what
-    the records say of commands and tasks.
+    the records say of commands and tasks. ``caught_up_ms`` is for the checkpoint; the reader sets it.
     """
 
     def __init__(self, store: PartitionStore, *, strict: bool = True) -> None:
@@ -93,6 +93,7 @@ class HistoryFold:
         self.covered = set(found.covered)
         self.sent_through = found.sent_through
         self.parts = Parts(found.parts)
+        self.caught_up_ms = found.caught_up_ms
         self._unread = found.unread
         self._strict = strict
         self._runs: OrderedDict[str, _Folding] = OrderedDict()
@@ -243,6 +244,7 @@ class HistoryFold:
             covered=tuple(sorted(self.covered)),
             parts=self.parts.open,
             unread=self._unread,
+            caught_up_ms=self.caught_up_ms,
         )
         self.store.apply([*self._rows, *rows] if self._rows else rows, checkpoint)
         self._rows.clear()
@@ -267,10 +269,24 @@ def next_marks(marks: Marks, commands: int) -> Marks:
     return Marks(commands=commands, commands_tx=marks.commands_tx)
 
 
+def outgrown(store: PartitionStore, read: Callable[[int], Logged | None]) -> bool:
+    """Whether this version understands something that whoever filled the store did not: fold it anew.
+
+    ``read`` brings the record at an offset, or None if it is gone.
+    """
+    return any(
+        record is not None and record.offset == offset and understood(record)
+        for offset in store.checkpoint.unread
+        for record in [read(offset)]
+    )
+
+
 def understood(record: Logged) -> bool:
-    """Whether this version reads all of a record."""
+    """Whether this version reads all of a record; a tombstone is clear to everybody."""
+    if record.value is None:
+        return True
     try:
-        decoded = avro.decode(record.value or b"", _TOPIC)
+        decoded = avro.decode(record.value, _TOPIC)
     except avro.DecodeError:
         return False
     return not isinstance(decoded, Turn) or not any(

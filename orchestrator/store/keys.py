@@ -11,6 +11,7 @@ o     run id                                          nothing: the run is open
 s     start time, inverted (8 bytes), run id          nothing: runs by start, newest first
 d     workflow id, NUL, request id                    what became of that request
 x     time (8 bytes), run id, kind (1 byte), id (4)   workflow id: a deadline
+l     number, inverted (8 bytes)                      a dead letter, newest first (in a store of its own)
 ====  ==============================================  ===========================================
 """
 
@@ -24,6 +25,7 @@ CHECKPOINT = b"c"
 OPEN = b"o"
 STARTS = b"s"
 DEADLINES = b"x"
+LETTERS = b"l"
 
 RUN_ID_BYTES = 32
 """Run ids are 32 hexadecimal digits, the first of them the time of the start."""
@@ -68,6 +70,17 @@ def start(start_time_ms: int, run_id: str) -> bytes:
 def run_of_start(key: bytes) -> str:
     """The run id in a key of :func:`start`."""
     return key[9:].decode()
+
+
+def letter(number: int) -> bytes:
+    """Row of a dead letter; numbers grow, newer ones sort first."""
+    return LETTERS + _U64.pack(_MAX_U64 - number)
+
+
+def number_of_letter(key: bytes) -> int:
+    """The number in a key of :func:`letter`."""
+    (inverted,) = _U64.unpack_from(key, 1)
+    return _MAX_U64 - int(inverted)
 
 
 def request(workflow_id: str, request_id: str) -> bytes:

@@ -27,7 +27,7 @@ from rocksdict import (
 
 from orchestrator.engine import decider, execution
 from orchestrator.engine.state import Changes, Deadline, RunState
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import Marks, Turn
 from orchestrator.store import keys
@@ -59,7 +59,8 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
 
     ``offset`` is that of the next record to read. ``covered`` are commands at or above ``marks`` that
     turns have decided. ``parts`` are the read parts of a turn that is not complete yet. ``unread`` are
-    offsets of records that this version did not understand, or not wholly.
+    offsets of records that this version did not understand, or not wholly. ``caught_up_ms`` is when a
+    reader was at the end of the partition last, by its clock; 0 if it keeps no account of that.
     """
 
     format: int = FORMAT
@@ -74,6 +75,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     covered: tuple[int, ...] = ()
     parts: tuple[Turn, ...] = ()
     unread: tuple[int, ...] = ()
+    caught_up_ms: int = 0
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
@@ -170,6 +172,9 @@ class PartitionStore:
         self.folder = folder
         self._log_id = log_id
         self._options = _options()
+        self._closed = False
+        self.damaged = False
+        """A read found damage: open the store again, and it is empty."""
         try:
             self._open()
         except Exception:  # rocksdict raises bare Exceptions; whatever it is, history has it all
@@ -196,6 +201,7 @@ class PartitionStore:
         """Close the files. The store must not be used any more. What a failing disk does not take
         now is read from history again.
         """
+        self._closed = True
         try:
             self._db.close()
         except Exception as error:
@@ -273,6 +279,10 @@ class PartitionStore:
             run_id, deadline = keys.parse_deadline(key)
             yield key, DueDeadline(value.decode(), run_id, deadline)
 
+    def letters(self, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """(resume key, value) of all dead letters, newest first, after a resume key."""
+        return self._scan(after + b"\0" if after else keys.LETTERS, keys.LETTERS + b"\xff" * 9)
+
     @staticmethod
     def deadline_key(time_ms: int) -> bytes:
         """A resume key for :meth:`deadlines` that begins at ``time_ms``."""
@@ -285,7 +295,10 @@ class PartitionStore:
             raise self._damaged(error) from error
         return found
 
-    def _damaged(self, error: Exception) -> StoreDamaged:
+    def _damaged(self, error: Exception) -> OrchestratorError:
+        if self._closed:
+            return Unavailable("the store was closed while it was read; try again")
+        self.damaged = True
         (self.folder / DAMAGED).touch()
         return StoreDamaged(
             f"the store in {self.folder} is damaged: {error}; start again, and it is rebuilt from history"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 
 from orchestrator.engine import execution
 from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
-from orchestrator.errors import Unavailable, UsageError, WorkflowNotFound
+from orchestrator.errors import Unavailable, WorkflowNotFound
 from orchestrator.protocol.events import WorkflowCompleted, WorkflowStarted
 from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.values import Failure, WorkflowStatus
@@ -21,6 +20,7 @@ from orchestrator.protocol.views import (
     RunRow,
 )
 from orchestrator.store.partition_store import PartitionStore
+from orchestrator.view.pages import read_token, token
 
 MAX_ROWS_EXAMINED = 20_000
 """A filter that few runs match answers with what it found among so many, and a token to go on."""
@@ -29,9 +29,19 @@ MAX_ROWS_EXAMINED = 20_000
 class StoreReader:
     """Implements ``view.reader.Reader`` over the stores of all partitions in this process."""
 
-    def __init__(self, stores: Callable[[], Sequence[PartitionStore | None]]) -> None:
-        """``stores`` gives the store of each partition, by number; None where there is none yet."""
+    def __init__(
+        self,
+        stores: Callable[[], Sequence[PartitionStore | None]],
+        *,
+        catch_up: Callable[[int], object] = lambda partition: None,
+    ) -> None:
+        """``stores`` gives the store of each partition, by number; None where there is none yet.
+
+        Stores that follow a log are a little behind it: ``catch_up`` is called before a partition is said
+        not to have a run, and returns when it has all that it could have.
+        """
         self._stores = stores
+        self._catch_up = catch_up
 
     def list_runs(
         self,
@@ -44,13 +54,13 @@ class StoreReader:
     ) -> RunPage:
         """Runs that match all given filters, newest start first. ``page`` continues an earlier list."""
         rows: list[RunRow] = []
-        after = _read_token(page)
+        after = read_token(page)
         for examined, (key, number, run_id) in enumerate(self._by_start(after), start=1):
             state = self._store(number).state(run_id)
             if state is not None and _matches(state, status, workflow_type, id_prefix):
                 rows.append(row_of(state))
             if len(rows) == limit or examined == MAX_ROWS_EXAMINED:
-                return RunPage(rows=tuple(rows), next_page=_token(key))
+                return RunPage(rows=tuple(rows), next_page=token(key))
         return RunPage(rows=tuple(rows))
 
     def _by_start(self, after: bytes) -> Iterator[tuple[bytes, int, str]]:
@@ -60,13 +70,16 @@ class StoreReader:
             for key, run_id in store.run_ids_by_start(after):
                 yield key, number, run_id
 
-        parts = [of(number, store) for number, store in enumerate(self._stores()) if store is not None]
-        return heapq.merge(*parts)
+        return heapq.merge(*(of(number, self._store(number)) for number in range(len(self._stores()))))
 
     def describe(self, workflow_id: str, run_id: str = "") -> RunDescription:
         """One run as it stands."""
         store, state = self._find(workflow_id, run_id)
-        started = self._started(store, state)
+        first = store.turn(state.run_id, 1)
+        if first is None:  # cleaned this very moment
+            raise WorkflowNotFound(f"there is no run {state.run_id} of workflow id {workflow_id!r}")
+        started = first.events[0]
+        assert isinstance(started, WorkflowStarted)
         close = state.close
         return RunDescription(
             row=row_of(state),
@@ -100,22 +113,30 @@ class StoreReader:
             turns=tuple(turns),
         )
 
-    def _started(self, store: PartitionStore, state: RunState) -> WorkflowStarted:
-        turn = store.turn(state.run_id, 1)
-        first = turn.events[0] if turn is not None else None
-        assert isinstance(first, WorkflowStarted)
-        return first
-
     def _find(self, workflow_id: str, run_id: str) -> tuple[PartitionStore, RunState]:
-        store = self._store(partition_of(workflow_id, len(self._stores())))
-        found = run_id or store.latest_run_id(workflow_id)
-        state = store.state(found) if found else None
-        if state is None or state.workflow_id != workflow_id:
+        number = self._partition_of(workflow_id)
+        found = self._look_up(number, workflow_id, run_id)
+        if found is None:
+            self._catch_up(number)
+            found = self._look_up(number, workflow_id, run_id)
+        if found is None:
             what = (
                 f"run {run_id} of workflow id {workflow_id!r}" if run_id else f"workflow id {workflow_id!r}"
             )
             raise WorkflowNotFound(f"there is no {what}")
-        return store, state
+        return found
+
+    def _look_up(self, number: int, workflow_id: str, run_id: str) -> tuple[PartitionStore, RunState] | None:
+        store = self._store(number)
+        found = run_id or store.latest_run_id(workflow_id)
+        state = store.state(found) if found else None
+        return (store, state) if state is not None and state.workflow_id == workflow_id else None
+
+    def _partition_of(self, workflow_id: str) -> int:
+        partitions = len(self._stores())
+        if not partitions:
+            raise Unavailable("the log has not answered yet; try again in a moment")
+        return partition_of(workflow_id, partitions)
 
     def _store(self, number: int) -> PartitionStore:
         store = self._stores()[number]
@@ -173,14 +194,3 @@ def _matches(state: RunState, status: WorkflowStatus | None, workflow_type: str,
         and (not workflow_type or state.workflow_type == workflow_type)
         and state.workflow_id.startswith(id_prefix)
     )
-
-
-def _token(key: bytes) -> str:
-    return base64.urlsafe_b64encode(key).decode()
-
-
-def _read_token(page: str) -> bytes:
-    try:
-        return base64.urlsafe_b64decode(page.encode())
-    except ValueError:
-        raise UsageError(f"the page token {page!r} is not one that a list has given") from None

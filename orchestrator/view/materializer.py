@@ -1,0 +1,426 @@
+"""The read side's loop: follows all partitions of history into stores of its own.
+
+A step::
+
+    1  ask             where do those partitions end that somebody wants to see as they are now?
+    2  poll            records of history, beats, dead letters, schemas of newer versions
+    3  fold            records become rows; what cannot be folded is set aside, with the reason
+    4  write           what was set aside; then each partition, in one batch with its offset
+    5  look            is a partition caught up? does a store have to be opened, or read anew?
+
+A crash between any two of them loses nothing: a store stands at one offset, and goes on there. A letter
+that is written twice is kept once.
+
+It joins no group and appends nothing: any number of views follow one log, each in a folder of its own.
+Anything unexpected in a partition has one treatment: its store is closed, and opened again a little later.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from time import time_ns
+
+from orchestrator.codec import avro
+from orchestrator.errors import LogError, Unavailable
+from orchestrator.log.folder import FolderLock
+from orchestrator.log.port import Log, Record
+from orchestrator.log.schemas import Schemas
+from orchestrator.log.topics import DEAD_LETTERS, HISTORY, META, WORKERS
+from orchestrator.protocol.tasks import DeadLetter
+from orchestrator.protocol.views import DeadLetterPage, PartitionFollowed, ViewStatus
+from orchestrator.store.fold import HistoryFold, outgrown
+from orchestrator.store.letters import Letters
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.view.pages import read_token, token
+from orchestrator.view.roster import Roster
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+"""A step is made at least so often: to note that all is well, and to try again what is not."""
+
+RETRY_S = 1.0
+"""Between attempts to open a store, or to reach a log that is away."""
+
+LOOK_MS = 5_000
+"""So often the ends of all partitions are asked for, so that a lag is seen that no poll shows."""
+
+NOTE_MS = 60_000
+"""So often a store that is caught up notes that it is: a write that nothing else asks for."""
+
+MAX_AWAY_MS = 12 * 3_600_000
+"""A store that was not caught up for so long is made again: Kafka keeps tombstones for 24 h by default
+(``delete.retention.ms``), and whoever missed one would show a run for ever that is gone."""
+
+ASK_S = 2.0
+"""For so long somebody waits for a partition to be as it was on the log when they asked."""
+
+
+class _Question:
+    """Somebody waits until a partition has been read up to where it ended when they asked."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.end = 0
+        self.answered = threading.Event()
+
+
+class _Followed:
+    """One partition: its store, as far as it could be opened, and where the log ended when we last looked."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.store: PartitionStore | None = None
+        self.fold: HistoryFold | None = None
+        self.end = 0
+        self.ready = False
+        self.changed = False
+        self.anew = ""
+        """Why it is to be read from its beginning again."""
+        self.retry_at_ms = 0
+        self.trouble = ""
+
+    @property
+    def offset(self) -> int:
+        """The next record to read."""
+        fold = self.fold  # status() is asked from other threads
+        return fold.next_offset if fold is not None else 0
+
+    def close(self) -> None:
+        """Let go of the store."""
+        if self.store is not None:
+            self.store.close()
+        self.store = self.fold = None
+        self.ready = self.changed = False
+
+
+class Materializer:
+    """Follows a log. :meth:`run`, or :meth:`step` and :meth:`close`, are for one thread, all else for any.
+
+    Args:
+        log: a member of its own; closed at the end.
+        folder: where the stores are, for this process alone.
+        log_id: names the log's content; stores of another log are made again.
+        now_ms: the clock, Unix milliseconds.
+
+    Raises:
+        DataFolderInUse: another process follows a log in this folder.
+        ConfigError: the folder cannot be used.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        folder: Path,
+        *,
+        log_id: str,
+        now_ms: Callable[[], int] = lambda: time_ns() // 1_000_000,
+    ) -> None:
+        self._log, self._folder, self._log_id, self._now_ms = log, folder, log_id, now_ms
+        self._lock = FolderLock(folder)
+        self._stopping = threading.Event()
+        self._schemas = Schemas()
+        self._roster = Roster()
+        self._asked: deque[_Question] = deque()
+        """Questions that the loop has not seen yet."""
+        self._questions: list[_Question] = []
+        self._partitions: tuple[_Followed, ...] = ()
+        self._letters = Letters(PartitionStore(folder / "letters", log_id=log_id))
+        self._letters_read = self._letters.offset
+        self._looked_ms = 0
+        self._trouble = ""
+
+    # ----------------------------------------------------------------------------------------- loop
+
+    def run(self) -> None:
+        """Step until :meth:`stop`, then close everything. A log that is away is waited for."""
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self.step(POLL_S)
+                except (LogError, Unavailable) as error:
+                    self._log_is_away(error)
+                else:
+                    self._log_is_there()
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """End the loop soon."""
+        self._stopping.set()
+        self._log.wake()
+
+    def close(self) -> None:
+        """Close the stores and the log. :meth:`run` ends with it."""
+        self._stopping.set()
+        self._answer(everything=True)
+        for followed in self._partitions:
+            followed.close()
+        self._letters.close()
+        self._log.close()
+        self._lock.release()
+
+    def step(self, timeout_s: float = 0.0) -> None:
+        """One turn of the loop; see the module's docstring.
+
+        Raises:
+            LogError, Unavailable: the log does not answer; step again later.
+        """
+        if not self._partitions:
+            self._begin()
+        self._ask()
+        letters = self._fold(self._log.poll(timeout_s).records)
+        self._write(letters)
+        self._look()
+
+    def _begin(self) -> None:
+        self._schemas.follow(self._log)
+        self._log.seek(DEAD_LETTERS, 0, self._letters_read)
+        self._log.seek(WORKERS, 0, self._log.end(WORKERS, 0))
+        self._partitions = tuple(_Followed(number) for number in range(self._log.partitions(HISTORY)))
+        self._look()
+
+    def _log_is_away(self, error: Exception) -> None:
+        if not self._trouble:
+            log.warning("the log is waited for: %s", error)
+        self._trouble = str(error)
+        self._answer(everything=True)
+        self._stopping.wait(RETRY_S)
+
+    def _log_is_there(self) -> None:
+        if self._trouble:
+            log.warning("the log is there again")
+            self._trouble = ""
+
+    # ----------------------------------------------------------------------------------------- fold
+
+    def _fold(self, records: Iterable[Record]) -> list[DeadLetter]:
+        """All that a poll has brought; returns what is to be kept of what nobody could use."""
+        letters: list[DeadLetter] = []
+        aside: list[DeadLetter] = []
+        for record in records:
+            try:
+                reason = _TAKE[record.topic](self, record, letters)
+            except avro.DecodeError as error:
+                reason = str(error)
+            if reason:
+                aside.append(_letter(record, reason))
+        if aside:
+            first = aside[0]
+            where = f"{first.topic}-{first.partition} at {first.offset}"
+            log.warning("%d records are set aside, the first is %s: %s", len(aside), where, first.reason)
+        return letters + aside
+
+    def _on_history(self, record: Record, letters: list[DeadLetter]) -> str:
+        followed = self._partitions[record.partition]
+        if followed.fold is None:
+            return ""
+        try:
+            followed.changed = True
+            return followed.fold.take(record)
+        except Exception as error:  # a damaged store, a failing disk, a fault of ours: the others go on
+            self._fail(followed, error)
+            return ""
+
+    def _on_beat(self, record: Record, letters: list[DeadLetter]) -> str:
+        if record.value is not None:
+            self._roster.take(avro.decode(record.value, WORKERS), self._now_ms())
+        return ""
+
+    def _on_letter(self, record: Record, letters: list[DeadLetter]) -> str:
+        self._letters_read = record.offset + 1
+        if record.value is not None:
+            letters.append(avro.decode(record.value, DEAD_LETTERS))
+        return ""
+
+    def _on_meta(self, record: Record, letters: list[DeadLetter]) -> str:
+        """A newer version's schema, which may come after what was written by it."""
+        if self._schemas.take(record):
+            for followed in self._partitions:
+                if followed.store is not None and followed.store.checkpoint.unread:
+                    followed.anew = followed.anew or self._why_anew(followed.number, followed.store)
+        return ""
+
+    # ---------------------------------------------------------------------------------------- write
+
+    def _write(self, letters: list[DeadLetter]) -> None:
+        """Set aside first: after a crash in between, the records come again, and their letters are known."""
+        self._letters.put(letters, offset=self._letters_read)
+        for followed in self._partitions:
+            if followed.changed:
+                self._flush(followed)
+
+    def _flush(self, followed: _Followed) -> None:
+        assert followed.fold is not None
+        try:
+            followed.fold.flush()
+            followed.changed = False
+        except Exception as error:
+            self._fail(followed, error)
+
+    def _fail(self, followed: _Followed, error: Exception) -> None:
+        """Go on with this partition in a moment, where its store stands then."""
+        words = f"the store of history {followed.number} is opened again: {error}"
+        if words != followed.trouble:
+            log.error("%s", words, exc_info=error)
+        followed.trouble = words
+        self._leave(followed)
+
+    def _leave(self, followed: _Followed) -> None:
+        followed.retry_at_ms = self._now_ms() + round(RETRY_S * 1_000)
+        self._log.unseek(HISTORY, followed.number)
+        followed.close()
+
+    # ----------------------------------------------------------------------------------------- look
+
+    def _look(self) -> None:
+        now_ms = self._now_ms()
+        for followed in self._partitions:
+            if followed.store is not None and followed.store.damaged:
+                self._fail(followed, RuntimeError("a read found damage"))
+            elif followed.store is not None and followed.anew:
+                self._leave(followed)
+            if followed.store is None and (followed.anew or now_ms >= followed.retry_at_ms):
+                self._open(followed)
+        if now_ms - self._looked_ms >= LOOK_MS:
+            self._looked_ms = now_ms
+            for followed in self._partitions:
+                followed.end = self._log.end(HISTORY, followed.number)
+        for followed in self._partitions:
+            self._note(followed, now_ms)
+        self._answer()
+
+    def _note(self, followed: _Followed, now_ms: int) -> None:
+        """Whether a partition is caught up: it may be shown from then on."""
+        fold = followed.fold
+        if fold is None or fold.next_offset < followed.end:
+            return
+        if not followed.ready:
+            followed.ready, followed.trouble = True, ""
+        if now_ms - fold.caught_up_ms >= NOTE_MS:
+            fold.caught_up_ms = now_ms
+            self._flush(followed)
+
+    def _open(self, followed: _Followed) -> None:
+        """Open a partition's store and go on where it stands, or at the beginning if it is of no use."""
+        number = followed.number
+        end = self._log.end(HISTORY, number)
+        try:
+            store = PartitionStore(self._folder / "history" / f"{number:05d}", log_id=self._log_id)
+            if reason := followed.anew or self._why_anew(number, store):
+                log.warning("history %d is read from its beginning: %s", number, reason)
+                store.wipe()
+        except LogError:
+            store.close()
+            raise
+        except Exception as error:  # held by a reader that has not finished, or by a failing disk
+            self._fail(followed, error)
+            return
+        followed.anew, followed.end = "", end
+        followed.store, followed.fold = store, HistoryFold(store, strict=False)
+        if not followed.offset:
+            followed.fold.caught_up_ms = self._now_ms()
+        self._log.seek(HISTORY, number, followed.offset)
+
+    def _why_anew(self, number: int, store: PartitionStore) -> str:
+        found, end = store.checkpoint, self._log.end(HISTORY, number)
+        away_ms = self._now_ms() - found.caught_up_ms
+        if found.offset > end:
+            return f"it ends at {end}, and {found.offset} records of it were seen"
+        if found.offset and away_ms > MAX_AWAY_MS:
+            return f"its store was not kept for {away_ms // 3_600_000} h"
+        if outgrown(store, lambda offset: next(iter(self._log.read(HISTORY, number, offset, 1)), None)):
+            return "records that could not be read before can be read now"
+        return ""
+
+    # ------------------------------------------------------------------------------------ questions
+
+    def catch_up(self, partition: int) -> None:
+        """Wait until a partition has been read up to where it ends now, but for ``ASK_S`` at most."""
+        if not self._stopping.is_set() and not self._trouble:
+            question = _Question(partition)
+            self._asked.append(question)
+            self._log.wake()
+            question.answered.wait(ASK_S)
+
+    def _ask(self) -> None:
+        while self._asked:
+            question = self._asked.popleft()
+            self._questions.append(question)
+            question.end = self._log.end(HISTORY, question.partition)
+
+    def _answer(self, *, everything: bool = False) -> None:
+        """Tell those whose question is answered; all of them, if nothing better is to be hoped for."""
+        open_questions = []
+        for question in self._questions:
+            if everything or self._partitions[question.partition].offset >= question.end:
+                question.answered.set()
+            else:
+                open_questions.append(question)
+        self._questions = open_questions
+
+    # ------------------------------------------------------------------------------------- what is
+
+    def stores(self) -> list[PartitionStore | None]:
+        """The store of each partition, by number; None where it is not caught up yet."""
+        return [followed.store if followed.ready else None for followed in self._partitions]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all partitions were caught up at least once."""
+        return bool(self._partitions) and all(followed.ready for followed in self._partitions)
+
+    def status(self) -> ViewStatus:
+        """How this view stands."""
+        now_ms = self._now_ms()
+        return ViewStatus(
+            partitions=tuple(
+                PartitionFollowed(
+                    partition=followed.number,
+                    offset=followed.offset,
+                    lag_records=max(0, followed.end - followed.offset),
+                    ready=followed.ready,
+                    void_records=fold.validity.void_records if (fold := followed.fold) is not None else 0,
+                    trouble=followed.trouble,
+                )
+                for followed in self._partitions
+            ),
+            workers=self._roster.workers(now_ms),
+            coordinators=self._roster.coordinators(now_ms),
+            dead_letters=len(self._letters),
+            trouble=self._trouble,
+        )
+
+    def dead_letters(self, limit: int = 100, page: str = "") -> DeadLetterPage:
+        """What nobody could use, newest first; ``page`` continues an earlier list."""
+        found: list[DeadLetter] = []
+        for key, letter in self._letters.newest(read_token(page)):
+            found.append(letter)
+            if len(found) == limit:
+                return DeadLetterPage(letters=tuple(found), next_page=token(key))
+        return DeadLetterPage(letters=tuple(found))
+
+
+_TAKE: Mapping[str, Callable[[Materializer, Record, list[DeadLetter]], str]] = {
+    HISTORY: Materializer._on_history,
+    WORKERS: Materializer._on_beat,
+    DEAD_LETTERS: Materializer._on_letter,
+    META: Materializer._on_meta,
+}
+"""Takes a record of a topic; returns why it is to be set aside, "" if all is well."""
+
+
+def _letter(record: Record, reason: str) -> DeadLetter:
+    return DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        reason=reason,
+        key=record.key,
+        value=record.value or b"",
+        time_ms=record.time_ms,
+    )
