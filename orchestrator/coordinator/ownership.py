@@ -169,6 +169,10 @@ class Ownership:
         """The newest entry in flight, or None."""
         return self._flights[-1].entry if self._flights else None
 
+    def entries(self) -> Iterator[Any]:
+        """The entries in flight, oldest first."""
+        return (flight.entry for flight in self._flights if flight.entry is not None)
+
     # ----------------------------------------------------------------------------------- membership
 
     def assign(self, generation: int, validity: Validity, next_offset: int) -> None:

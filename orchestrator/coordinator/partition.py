@@ -19,7 +19,7 @@ from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow
 from orchestrator.coordinator.ownership import Committed, Found, Ownership
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
-from orchestrator.coordinator.turn import Answer, Draft, Input, RefusedDelivery, Resume
+from orchestrator.coordinator.turn import Answer, Draft, Input, RefusedDelivery, Resume, turn_of
 from orchestrator.coordinator.watchdog import Watch
 from orchestrator.engine import activity, outbox
 from orchestrator.engine.outbox import Outgoing
@@ -187,6 +187,13 @@ class Partition:
 
     # ------------------------------------------------------------------------------------- requests
 
+    def drafts_in_flight(self, run: Run) -> list[Draft]:
+        """The turns of a run that are appended and not yet in the store, in order."""
+        if not run.pinned:
+            return []
+        drafts = (entry.draft for entry in self.ownership.entries())
+        return [draft for draft in drafts if draft is not None and draft.run is run]
+
     def request_in_flight(self, workflow_id: str, request_id: str) -> Draft | None:
         """The draft in flight that a request led to."""
         return self._requests.get((workflow_id, request_id))
@@ -264,20 +271,7 @@ class Partition:
         """Give a draft its place in the log and append it, in parts if it is large."""
         state = draft.run.state
         epoch, seq = self.ownership.header()
-        whole = Turn(
-            epoch=epoch,
-            seq=seq,
-            marks=marks,
-            sent_through=sent_through,
-            time_ms=draft.time_ms,
-            workflow_id=state.workflow_id,
-            run_id=state.run_id,
-            turn=draft.turn,
-            first_event_id=draft.first_event_id,
-            activation=draft.activation,
-            events=draft.events,
-            causes=draft.causes,
-        )
+        whole = turn_of(draft, epoch=epoch, seq=seq, marks=marks, sent_through=sent_through)
         records, values = self._records(whole)
         turn = records[-1]
         if len(records) > 1:

@@ -9,7 +9,7 @@ being replayed in slices) are recorded as deferred, and told later, in order, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -26,7 +26,7 @@ from orchestrator.errors import CommandRejected, NotDeterministic, PayloadError,
 from orchestrator.protocol import commands as c
 from orchestrator.protocol import events as e
 from orchestrator.protocol.actions import Action, ScheduleActivity
-from orchestrator.protocol.records import Activation, Cause
+from orchestrator.protocol.records import Activation, Cause, Marks, Turn
 from orchestrator.protocol.tasks import ActivityTask, Reply
 from orchestrator.protocol.values import (
     MAX_PAYLOAD_BYTES,
@@ -48,6 +48,12 @@ BLOCKED_RETRY_S = (1.0, 600.0)
 
 MAX_DOUBLINGS = 30
 """Of that delay: it is the longest long before, and a run may stay blocked for ever."""
+
+MAX_SETTLES = 10
+"""Turns in a row, in one step, in which code asks to cancel what waits and is told that it is canceled. Code
+may do that for ever; others shall not wait for it."""
+
+NO_MARKS = Marks()
 
 CODE_ERRORS = (WorkflowCodeError, NotDeterministic, Evicted, KeyboardInterrupt)
 """What user code ends with when it cannot go on. A ``KeyboardInterrupt`` here was raised by the code itself:
@@ -114,6 +120,27 @@ class Draft(msgspec.Struct, eq=False, gc=False):
     settled: list[Receipt]
 
 
+def turn_of(
+    draft: Draft, *, epoch: int = 0, seq: int = 0, marks: Marks = NO_MARKS, sent_through: int = -1
+) -> Turn:
+    """A draft at its place in the log; without a place, as code is told of it before it has one."""
+    state = draft.run.state
+    return Turn(
+        epoch=epoch,
+        seq=seq,
+        marks=marks,
+        sent_through=sent_through,
+        time_ms=draft.time_ms,
+        workflow_id=state.workflow_id,
+        run_id=state.run_id,
+        turn=draft.turn,
+        first_event_id=draft.first_event_id,
+        activation=draft.activation,
+        events=draft.events,
+        causes=draft.causes,
+    )
+
+
 class Made(msgspec.Struct):
     """What the inputs of one step led to, in one partition.
 
@@ -143,6 +170,9 @@ class Partition(Protocol):
     runs: Runs
     store: PartitionStore
     suspects: frozenset[str]
+
+    def drafts_in_flight(self, run: Run) -> list[Draft]:
+        """The turns of a run that are appended and not yet in the store, in order."""
 
     def request_in_flight(self, workflow_id: str, request_id: str) -> Draft | None:
         """The draft of this step or in flight that a request led to."""
@@ -472,10 +502,20 @@ class _Builder:
     # ------------------------------------------------------------------------------------- the turn
 
     def finish(self) -> None:
-        """End the turn: tell the code, note what it did, make the draft."""
+        """End the turn: tell the code, note what it did, make the draft; then settle what it canceled."""
+        for _ in range(MAX_SETTLES):
+            if not self._finish_turn():
+                return
+            assert self.run is not None
+            self.add(activity.decide_settle(self.run.state))
+        if self._finish_turn():
+            self.made.replaying.append(self.workflow_id)
+
+    def _finish_turn(self) -> bool:
+        """End the turn; whether its code canceled something that can be settled at once."""
         run = self.run
         if run is None or not (self.events or self.causes or self.resume):
-            return
+            return False
         state = run.state
         if state.is_open and (over := execution.decide_limits(state)):
             decider.evolve_events(state, over, self.now_ms, self.changes)
@@ -483,14 +523,12 @@ class _Builder:
         activation = self._activation(run)
         if not (self.events or self.causes or activation is Activation.DONE):
             self._begin()
-            return
+            return False
         decider.end_turn(state, activation)
         self._draft(run, activation)
-        cancelled = e.ActivityCancelRequested in map(type, self.events)
+        canceled = e.ActivityCancelRequested in map(type, self.events)
         self._begin()
-        if cancelled and state.is_open and (settled := activity.decide_settle(state)):
-            self.add(settled)
-            self.finish()
+        return canceled and state.is_open and bool(activity.decide_settle(state))
 
     def _activation(self, run: Run) -> Activation:
         state = run.state
@@ -566,9 +604,6 @@ class _Builder:
     def _replayed(self, run: Run, done: Callable[[], bool]) -> bool:
         """Go on with a run's replay; whether it has reached the last turn before this one."""
         state = run.state
-        if run.pinned:
-            self.made.replaying.append(self.workflow_id)
-            return False
         definition = self.maker.definitions.get(state.workflow_type)
         if definition is None and self.maker.dispatcher.peer_knows(state.workflow_type):
             return False
@@ -589,7 +624,7 @@ class _Builder:
                 )
             )
         replay = run.replay
-        turns = self.partition.store.turns(state.run_id, after=replay.turn)
+        turns = self._turns_after(run, replay.turn)
         through = under(self.maker.watch, run, lambda: replay.advance(turns, done))
         if not through:
             self.made.replaying.append(self.workflow_id)
@@ -598,6 +633,14 @@ class _Builder:
         if not state.deferred_from:
             run.replay = None
         return True
+
+    def _turns_after(self, run: Run, turn: int) -> Iterator[Turn]:
+        """The turns of a run that come after one: in the store, in flight, and made in this step."""
+        yield from self.partition.store.turns(run.state.run_id, after=turn)
+        made = (draft for draft in self.made.drafts if draft.run is run)
+        for draft in (*self.partition.drafts_in_flight(run), *made):
+            if draft.turn > turn:
+                yield turn_of(draft)
 
     def _watched(self, run: Run, call: Callable[[Instance], Any]) -> Any:
         """Enter the live instance's code under the watch."""
