@@ -15,6 +15,7 @@ from orchestrator.log.port import Record
 from orchestrator.protocol.publications import Publication
 
 COMMANDS = "commands"
+COMMANDS_TX = "commands-tx"
 HISTORY = "history"
 TASKS = "tasks"
 REPLIES = "replies"
@@ -35,6 +36,15 @@ PUBLISH_MARK_KEY = b"mark"
 USER_TOPICS = "user/"
 """Prefix of users' topics on logs of our own, which hold them beside ours: no name of Kafka's has a slash."""
 
+FOR_EVER_MS = -1
+"""Records are kept until they are deleted or superseded."""
+
+HOUR_MS = 3_600_000
+"""Longer than any reader of an ephemeral topic is away and still means something to others."""
+
+DAY_MS = 24 * HOUR_MS
+"""Workers that have not beaten for so long are gone; dead letters are kept for 30, so that people see."""
+
 WORKER_HEADER = "worker"
 """Header of a record on ``tasks``: the incarnation that it is for."""
 
@@ -43,12 +53,17 @@ CLIENT_HEADER = "client"
 
 
 class Topic(NamedTuple):
-    """A topic; ``partitions`` 0 means as many as ``commands`` has."""
+    """A topic; ``partitions`` 0 means as many as ``commands`` has.
+
+    Records leave after ``retention_ms``; superseded ones not before ``compaction_lag_ms``.
+    """
 
     name: str
     partitions: int = 0
     compacted: bool = False
     ephemeral: bool = False
+    retention_ms: int = FOR_EVER_MS
+    compaction_lag_ms: int = 0
 
     def count(self, commands_partitions: int) -> int:
         """The number of partitions on a log whose ``commands`` has that many."""
@@ -59,12 +74,13 @@ TOPICS: Mapping[str, Topic] = {
     topic.name: topic
     for topic in (
         Topic(COMMANDS),
-        Topic(HISTORY, compacted=True),
-        Topic(TASKS, partitions=32, ephemeral=True),
-        Topic(REPLIES, partitions=16, ephemeral=True),
-        Topic(WORKERS, partitions=1, compacted=True, ephemeral=True),
+        Topic(COMMANDS_TX),
+        Topic(HISTORY, compacted=True, compaction_lag_ms=HOUR_MS),
+        Topic(TASKS, partitions=32, ephemeral=True, retention_ms=HOUR_MS),
+        Topic(REPLIES, partitions=16, ephemeral=True, retention_ms=HOUR_MS),
+        Topic(WORKERS, partitions=1, compacted=True, ephemeral=True, retention_ms=DAY_MS),
         Topic(PUBLISHED, compacted=True),
-        Topic(DEAD_LETTERS, partitions=1),
+        Topic(DEAD_LETTERS, partitions=1, retention_ms=30 * DAY_MS),
         Topic(META, partitions=1, compacted=True),
     )
 }

@@ -14,6 +14,7 @@ def test_commands_and_history_have_the_partitions_that_are_asked_for() -> None:
     counts = {topic.name: topic.count(7) for topic in TOPICS.values()}
     assert counts == {
         "commands": 7,
+        "commands-tx": 7,
         "history": 7,
         "tasks": 32,
         "replies": 16,
