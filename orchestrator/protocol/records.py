@@ -14,6 +14,12 @@ from orchestrator.protocol.values import Value
 MAX_PART_BYTES = 512 * 1024
 """A turn that is larger is written in parts, each well below a broker's default limit of 1 MB."""
 
+NAMESPACE_KEY = b"namespace"
+"""Key on ``meta`` of the one :class:`Namespace`."""
+
+FEATURE_LEVEL = 1
+"""What this version can read and write. A namespace of a higher level needs a newer version."""
+
 
 class Activation(StrEnum):
     """What a turn has to do with the workflow's code.
@@ -89,6 +95,25 @@ class Position(Value, tag=True, tag_field="record", frozen=True, kw_only=True):
     sent_through: int
     time_ms: int
     trying: str = ""
+
+
+class Namespace(Value, frozen=True, kw_only=True):
+    """As what a namespace was made. Written once, as JSON, for it is read before any schema is known.
+
+    ``partitions`` of commands and history; ``topic_ids`` by name without the prefix: topics that were
+    deleted and made again have others.
+    """
+
+    partitions: int
+    cluster_id: str
+    topic_ids: dict[str, str]
+    feature_level: int
+    time_ms: int
+
+    @property
+    def log_id(self) -> str:
+        """What this log is known by: stores that were built from another one are of no use here."""
+        return ".".join((self.cluster_id, *(self.topic_ids[name] for name in sorted(self.topic_ids))))
 
 
 HistoryRecord = Claim | Turn | Position

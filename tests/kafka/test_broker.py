@@ -36,7 +36,8 @@ def write(bootstrap: str, topic: str, value: bytes) -> None:
     errors: list[object] = []
     producer.produce(topic, value, on_delivery=lambda error, _: errors.append(error))
     assert producer.flush(30) == 0
-    assert errors == [None]
+    assert len(errors) == 1
+    assert errors[0] is None
 
 
 def read(bootstrap: str, topic: str) -> bytes | None:

@@ -35,8 +35,8 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_-]+")
 
 _BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 
-_UNDERSCORED = {"log.level": "log_level"}
-"""The one of librdkafka's names that has an underscore, as it looks after dots took its place."""
+_UNDERSCORED = frozenset({"log_level"})
+"""librdkafka's names that have an underscore, besides those of callbacks."""
 
 _BY_ADDRESS = frozenset({"bootstrap.servers", "metadata.broker.list"})
 
@@ -136,8 +136,7 @@ def _from_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _dotted(name: str) -> str:
-    dotted = name.replace("_", ".")
-    return _UNDERSCORED.get(dotted, dotted)
+    return name if name in _UNDERSCORED or name.endswith("_cb") else name.replace("_", ".")
 
 
 def _check(options: Mapping[str, str]) -> None:
