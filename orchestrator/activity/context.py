@@ -45,23 +45,22 @@ class ActivityInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Cancellation:
     """A flag that is set once, from the loop, and can be awaited on the loop or in threads."""
 
-    __slots__ = ("_futures", "_lock", "_loop", "_thread_event", "is_set")
+    __slots__ = ("_futures", "_loop", "_thread_event", "is_set")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.is_set = False
         self._loop = loop
         # Made when somebody waits: an attempt that does not, which is nearly all of them, pays nothing.
-        self._futures: list[asyncio.Future[None]] = []
+        self._futures: list[asyncio.Future[None]] | None = None
         self._thread_event: threading.Event | None = None
-        self._lock = threading.Lock()
 
     def set(self) -> None:
         """Set the flag and wake all who wait."""
-        with self._lock:
+        with _events_change:
             self.is_set = True
             if self._thread_event is not None:
                 self._thread_event.set()
-        for future in self._futures:
+        for future in self._futures or ():
             if not future.done():
                 future.set_result(None)
 
@@ -69,6 +68,8 @@ class Cancellation:
         """Return when the flag is set."""
         if not self.is_set:
             future = self._loop.create_future()
+            if self._futures is None:
+                self._futures = []
             self._futures.append(future)
             try:
                 await future
@@ -77,13 +78,17 @@ class Cancellation:
 
     def wait_in_thread(self, timeout_s: float | None) -> bool:
         """Block until the flag is set; False if ``timeout_s`` passed before."""
-        with self._lock:
+        with _events_change:
             if self.is_set:
                 return True
             if self._thread_event is None:
                 self._thread_event = threading.Event()
             event = self._thread_event
         return event.wait(timeout_s)
+
+
+_events_change = threading.Lock()
+"""Held for an instant when a flag is set, or first waited for in a thread. One for all: both are rare."""
 
 
 class Context(msgspec.Struct, frozen=True, gc=False):

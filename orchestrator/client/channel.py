@@ -41,7 +41,8 @@ class Channel:
         self._client_id = uuid.uuid4().hex
         self._requests = Requests()
         self._futures: dict[str, asyncio.Future[Reply]] = {}
-        self._reply_to: ReplyTo | None = None
+        self.reply_to: ReplyTo | None = None
+        """Where answers to this client go just now; a command that says otherwise is corrected when it is sent."""
         self._reader: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
@@ -70,14 +71,15 @@ class Channel:
         if self._gone is not None:
             raise self._gone
         loop = asyncio.get_running_loop()
-        self._requests.add(command, loop.time(), timeout_s)
+        due_at = self._requests.add(command, loop.time(), timeout_s)
         future: asyncio.Future[Reply] = loop.create_future()
         self._futures[command.request_id] = future
         try:
             if self._reader is None:
                 self._reader = loop.create_task(self._read(None), name="replies")
             self._send_all((command,))
-            self._set_alarm()
+            if self._alarm is None or due_at < self._alarm.when():
+                self._set_alarm()
             reply = await future
         finally:
             self._requests.forget(command.request_id)
@@ -105,10 +107,11 @@ class Channel:
     # --- out ---
 
     def _send_all(self, commands: Iterable[Command]) -> None:
-        if self._reply_to is None:
+        reply_to = self.reply_to
+        if reply_to is None:
             return  # everything under way is sent when the stream is open
         for command in commands:
-            to_me = replace(command, reply_to=self._reply_to)
+            to_me = command if command.reply_to is reply_to else replace(command, reply_to=reply_to)
             self._log.post(to_me, partial(self._not_sent, command.request_id))
 
     def _not_sent(self, request_id: str, error: Exception) -> None:
@@ -147,7 +150,7 @@ class Channel:
 
     async def _open_stream(self) -> ReplyStream:
         stream = await self._log.open_replies(self._client_id)
-        self._reply_to = ReplyTo(partition=stream.partition, client_id=self._client_id)
+        self.reply_to = ReplyTo(partition=stream.partition, client_id=self._client_id)
         return stream
 
     async def _read(self, stream: ReplyStream | None) -> None:
@@ -164,7 +167,7 @@ class Channel:
                 except (Unavailable, LogError) as error:
                     level = logging.DEBUG if lost else logging.WARNING  # one warning per outage
                     _log.log(level, "the stream of replies is lost and opened again: %s", error)
-                    self._reply_to, lost = None, True
+                    self.reply_to, lost = None, True
                     if stream is not None:
                         await stream.close()
                         stream = None

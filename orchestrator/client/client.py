@@ -27,7 +27,7 @@ from orchestrator.log.connect import connect
 from orchestrator.protocol.commands import StartWorkflow
 from orchestrator.protocol.ids import check_workflow_id
 from orchestrator.protocol.tasks import Reply
-from orchestrator.protocol.values import IdReusePolicy, Payload, WorkflowStatus
+from orchestrator.protocol.values import IdReusePolicy, WorkflowStatus
 from orchestrator.protocol.views import History, RunRow
 from orchestrator.workflow.durations import Duration, to_positive_ms
 
@@ -164,14 +164,14 @@ class Client:
         session = self._session
         called = workflow_called(workflow, len(args))
         memo = options.get("memo") or {}
-        payloads = session.converter.to_payloads([*args, *memo.values()])  # one limit for all together
+        payloads = session.converter.to_payloads((*args, *memo.values()))  # one limit for all together
         command = StartWorkflow(
             workflow_id=check_workflow_id(options["id"]),
             workflow_type=called.name,
             input=payloads[: len(args)],
             id_reuse_policy=options.get("id_reuse_policy", IdReusePolicy.ALLOW_DUPLICATE),
             run_timeout_ms=to_positive_ms(options.get("run_timeout"), "run_timeout"),
-            memo=dict[str, Payload](zip(memo, payloads[len(args) :], strict=True)),
+            memo=dict(zip(memo, payloads[len(args) :], strict=True)),
             summary=options.get("summary", ""),
             await_result=await_result,
             **session.common(options.get("request_id")),

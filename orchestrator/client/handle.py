@@ -53,7 +53,11 @@ class Session(NamedTuple):
 
     def common(self, request_id: str | None) -> dict[str, Any]:
         """The fields that all commands carry."""
-        return {"request_id": request_id or next(self.request_ids), "identity": self.identity}
+        return {
+            "request_id": request_id or next(self.request_ids),
+            "identity": self.identity,
+            "reply_to": self.channel.reply_to,
+        }
 
 
 def request_ids() -> Iterator[str]:

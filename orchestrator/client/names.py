@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from orchestrator.errors import DefinitionError, UsageError
@@ -20,6 +21,7 @@ class Called(NamedTuple):
     result_hint: Any = None
 
 
+@lru_cache(maxsize=1_024)  # a program starts some hundred kinds of workflows, each of them often
 def workflow_called(workflow: Callable[..., Any] | type | str, arguments: int) -> Called:
     """A workflow by its class, by its ``@workflow.run`` method, or by the name of its type.
 

@@ -57,8 +57,8 @@ class Requests:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def add(self, command: Command, now: float, timeout_s: float | None) -> None:
-        """A command is being sent; None waits for ever.
+    def add(self, command: Command, now: float, timeout_s: float | None) -> float:
+        """A command is being sent; None waits for ever. Returns when it is due next, see :meth:`next_at`.
 
         Raises:
             UsageError: a request with its id is under way already.
@@ -67,7 +67,9 @@ class Requests:
             raise UsageError(f"a request with the id {command.request_id!r} is under way; await that one")
         deadline = inf if timeout_s is None else now + timeout_s
         self._pending[command.request_id] = pending = _Pending(command, deadline, now + FIRST_REPEAT_S)
-        heapq.heappush(self._agenda, (pending.next_at, command.request_id))
+        due_at = pending.next_at
+        heapq.heappush(self._agenda, (due_at, command.request_id))
+        return due_at
 
     def forget(self, request_id: str) -> bool:
         """A request is answered or given up. False if it was not under way: the answer is a repeat."""

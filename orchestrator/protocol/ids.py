@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import struct
 from functools import lru_cache
 
 from orchestrator.errors import UsageError
 from orchestrator.protocol.values import MAX_WORKFLOW_ID_CHARS
 
 _MASK = 0xFFFFFFFF
+_WORDS = struct.Struct("<I").iter_unpack
 
 MAX_TOPIC_CHARS = 249
 """Kafka's: the name of a topic is part of the names of its files."""
@@ -25,10 +27,9 @@ def murmur2(data: bytes) -> int:
     m = 0x5BD1E995
     h = (0x9747B28C ^ length) & _MASK
     tail = length & ~3
-    for i in range(0, tail, 4):
-        k = int.from_bytes(data[i : i + 4], "little") * m & _MASK
-        k = (k ^ (k >> 24)) * m & _MASK
-        h = (h * m & _MASK) ^ k
+    for (word,) in _WORDS(data[:tail]):
+        k = word * m & _MASK
+        h = (h * m ^ (k ^ (k >> 24)) * m) & _MASK
     rest = data[tail:]
     if rest:
         h = (h ^ int.from_bytes(rest, "little")) * m & _MASK
