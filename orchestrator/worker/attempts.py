@@ -72,19 +72,20 @@ class Attempts:
         for returned in verdict.give_back:
             self.give_back(returned, rules)
         for task in verdict.canceled:
-            self._spawn(self._report(task, self._reports.canceled(task, 0), rules))
+            self._spawn(self._report(task, self._reports.canceled(task, 0), key_of(task), rules))
         for key in verdict.cancel:
             self._running[key].stop(Stop.CANCEL_REQUESTED)
 
     def start(self, task: ActivityTask, rules: InboxRules) -> None:
         """Run an attempt, then report it."""
         attempt = Attempt(task, self._definitions.get(task.activity_type), self._loop)
-        self._running[key_of(task)] = attempt
+        self._running[attempt.key] = attempt
         self._spawn(self._run(attempt, rules))
 
     def give_back(self, returned: Returned, rules: InboxRules) -> None:
         """Report that a delivery was not started."""
-        self._spawn(self._report(returned.task, self._reports.returned(*returned), rules))
+        task = returned.task
+        self._spawn(self._report(task, self._reports.returned(*returned), key_of(task), rules))
 
     def stop_all(self, why: Stop) -> None:
         """Tell all attempts to stop."""
@@ -128,7 +129,7 @@ class Attempts:
             await asyncio.wait(self._jobs, timeout=left_s)
 
     async def _run(self, attempt: Attempt, rules: InboxRules) -> None:
-        key = key_of(attempt.task)
+        key = attempt.key
         try:
             report = await attempt.run(self._threads, self._converter, self._reports)
         finally:
@@ -138,16 +139,16 @@ class Attempts:
         if report is None:
             rules.reported(key)
         else:
-            await self._report(attempt.task, report, rules)
+            await self._report(attempt.task, report, key, rules)
 
-    async def _report(self, task: ActivityTask, report: Report, rules: InboxRules) -> None:
+    async def _report(self, task: ActivityTask, report: Report, key: DeliveryKey, rules: InboxRules) -> None:
         try:
             await self._send(report)
         except (RecordRefused, PayloadError) as refusal:
             failure = refused_report(report, task, str(refusal))
             _log.error("%s", failure.message)
             await self._send(self._reports.failed(task, report.started_time_ms, failure))
-        rules.reported(key_of(task))
+        rules.reported(key)
 
     async def _send(self, report: Report) -> None:
         """Send until durable."""

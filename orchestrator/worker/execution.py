@@ -22,6 +22,7 @@ from orchestrator.codec.payloads import PayloadConverter
 from orchestrator.errors import ApplicationError, CanceledError, PayloadError
 from orchestrator.protocol.tasks import ActivityTask
 from orchestrator.protocol.values import Failure
+from orchestrator.worker.inbox import key_of
 from orchestrator.worker.reports import Report, Reports, stopped_failure
 
 _log = logging.getLogger(__name__)
@@ -46,12 +47,13 @@ class Stop(Enum):
 class Attempt:
     """One attempt from its start to its report."""
 
-    __slots__ = ("_awaiting", "_cancellation", "_definition", "overdue_at", "stopped", "task")
+    __slots__ = ("_awaiting", "_cancellation", "_definition", "key", "overdue_at", "stopped", "task")
 
     def __init__(
         self, task: ActivityTask, definition: ActivityDefinition | None, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.task = task
+        self.key = key_of(task)
         self.stopped: Stop | None = None
         self.overdue_at = loop.time() + _time_left_s(task)
         """When it is to be stopped because nobody waits for it any more, by the loop's time."""
