@@ -20,7 +20,6 @@ or query, 5 the workflow itself did not complete, 124 the wait timed out,
 130 interrupted."""
 
 _ABOUT = "Durable execution for Python whose only infrastructure is Kafka."
-_ABOUT_WORKFLOW = "Start, ask, change and look at workflows."
 
 _COMMANDS = {
     "dev": (
@@ -73,6 +72,22 @@ _WORKFLOW_COMMANDS = {
 }
 
 
+_TOPICS_COMMANDS = {
+    "create": """Make the topics of a namespace on Kafka; what is there already stays as it is.
+
+        Example: orchestrator topics create --log kafka://127.0.0.1:9092 --namespace orders""",
+    "list": """Show the topics of a namespace on Kafka, and whether they are as they should be.
+
+        Example: orchestrator topics list --log kafka://127.0.0.1:9092 --namespace orders""",
+}
+
+_GROUPS = {
+    "workflow": ("Start, ask, change and look at workflows.", _WORKFLOW_COMMANDS),
+    "topics": ("Make and look at the topics of a namespace on Kafka.", _TOPICS_COMMANDS),
+}
+"""Groups of commands: a command ``name`` of a group is the function ``name_`` in the group's module."""
+
+
 def make_app() -> App:
     """The tree of commands."""
     from inspect import cleandoc
@@ -90,23 +105,27 @@ def make_app() -> App:
     )
     for name, (place, about) in _COMMANDS.items():
         app.command(place, name=name, help=cleandoc(about), **common)
-    workflow = App(name="workflow", help=_ABOUT_WORKFLOW, **common)
-    for name, about in _WORKFLOW_COMMANDS.items():
-        workflow.command(f"orchestrator.cli.workflow:{name}_", name=name, help=cleandoc(about), **common)
-    app.command(workflow)
+    for group, (about_group, commands) in _GROUPS.items():
+        grouped = App(name=group, help=about_group, **common)
+        for name, about in commands.items():
+            grouped.command(f"orchestrator.cli.{group}:{name}_", name=name, help=cleandoc(about), **common)
+        app.command(grouped)
     return app
 
 
 def list_of_commands(arguments: Sequence[str]) -> str:
     """The help of the program or of a group of commands, if that is asked for; else ""."""
     words = tuple(argument for argument in arguments if argument not in ("--help", "-h"))
-    if words not in ((), ("workflow",)) or not sys.stdout.encoding.lower().startswith("utf"):
+    if words not in ((), *((group,) for group in _GROUPS)) or not sys.stdout.encoding.lower().startswith(
+        "utf"
+    ):
         return ""  # a command's own help, and what a poor terminal needs, are the library's
     from orchestrator.cli.overview import overview
 
     if words:
-        return overview("orchestrator workflow", _ABOUT_WORKFLOW, _WORKFLOW_COMMANDS, EXIT_CODES)
-    commands = {name: about for name, (_, about) in _COMMANDS.items()} | {"workflow": _ABOUT_WORKFLOW}
+        return overview(f"orchestrator {words[0]}", *_GROUPS[words[0]], EXIT_CODES)
+    commands = {name: about for name, (_, about) in _COMMANDS.items()}
+    commands |= {group: about for group, (about, _) in _GROUPS.items()}
     return overview("orchestrator", _ABOUT, commands, EXIT_CODES)
 
 

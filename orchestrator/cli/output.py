@@ -60,6 +60,36 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(map(_colored, cut) if on_terminal and not os.environ.get("NO_COLOR") else cut)
 
 
+def rows(
+    values: Sequence[Mapping[str, Any]], columns: Mapping[str, str], format: Format, *, key: str
+) -> None:
+    """Print values, which have a table's ``columns`` (title to name) and more, in a format.
+
+    Args:
+        values: what is printed; as JSON, with all that they hold.
+        columns: of a table: the title, and the name of what stands under it.
+        format: how it is printed.
+        key: the name of what tells them apart, which ``ids`` prints alone.
+    """
+    printers = {
+        "table": lambda: table(
+            list(columns), [[_cell(name, value[name]) for name in columns.values()] for value in values]
+        ),
+        "json": lambda: to_json(values),
+        "jsonl": lambda: to_jsonl(values),
+        "ids": lambda: "\n".join(value[key] for value in values),
+    }
+    write(printers[format]())
+
+
+def _cell(name: str, value: Any) -> str:
+    if name.endswith("_time_ms"):
+        return time_of(value)
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "" if value in (None, 0) else str(value)
+
+
 def fields(values: Mapping[str, str]) -> str:
     """Names and values, one per line; values of several lines are indented."""
     width = max(map(len, values), default=0)

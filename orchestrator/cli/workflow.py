@@ -78,7 +78,7 @@ def start_(
     with _engine(where) as engine:
         started = engine.post("workflows", body=body)
     columns = {"WORKFLOW ID": "workflow_id", "RUN ID": "run_id"}
-    _print_rows([started], columns, output_)
+    output.rows([started], columns, output_, key="workflow_id")
 
 
 def result_(
@@ -237,7 +237,7 @@ def list_(
         "TAGS": "tags",
         "LAST ERROR": "last_failure",
     }
-    _print_rows(rows, columns, output_)
+    output.rows(rows, columns, output_, key="workflow_id")
     if len(rows) == limit:
         output.note(f"{limit} shown, there may be more: --limit 0 lists all")
 
@@ -254,26 +254,6 @@ def _rows(engine: Engine, filters: dict[str, Any], limit: int) -> Iterator[dict[
             page = found["next_page"]
             if not page:
                 return
-
-
-def _print_rows(rows: list[dict[str, Any]], columns: dict[str, str], format: Format) -> None:
-    printers = {
-        "table": lambda: output.table(
-            list(columns), [[_cell(name, row[name]) for name in columns.values()] for row in rows]
-        ),
-        "json": lambda: output.to_json(rows),
-        "jsonl": lambda: output.to_jsonl(rows),
-        "ids": lambda: "\n".join(row["workflow_id"] for row in rows),
-    }
-    output.write(printers[format]())
-
-
-def _cell(name: str, value: Any) -> str:
-    if name.endswith("_time_ms"):
-        return output.time_of(value)
-    if isinstance(value, list):
-        return ", ".join(value)
-    return "" if value in (None, 0) else str(value)
 
 
 def _close(ids: list[str], how: str, body: dict[str, Any], where: Where | None) -> None:

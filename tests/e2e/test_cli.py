@@ -174,9 +174,16 @@ def test_the_package_imports_next_to_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["start", "result", "signal", "query", "cancel", "terminate", "describe", "show", "list"]
+    "name",
+    [
+        *(
+            f"workflow {name}"
+            for name in "start result signal query cancel terminate describe show list".split()
+        ),
+        *(f"topics {name}" for name in ("create", "list")),
+    ],
 )
 def test_every_help_has_an_example(name: str, folder: Path) -> None:
-    text = " ".join(ok(command("workflow", name, "--help", folder=folder)).split())
-    assert f"Example: orchestrator workflow {name}" in text
+    text = " ".join(ok(command(*name.split(), "--help", folder=folder)).split())
+    assert f"Example: orchestrator {name}" in text
     assert "124 the wait timed out" in text

@@ -100,8 +100,6 @@ def create(
             made anew, or the cluster refuses.
         Unavailable: no answer came in time.
     """
-    if partitions is not None and partitions < 1:
-        raise ConfigError(f"{partitions} partitions are too few; at least one is needed")
     cluster = Cluster(settings)
     there = cluster.topics([settings.topic(name) for name in TOPICS])
     known = _namespace(cluster, settings) if settings.topic(META) in there else None

@@ -96,7 +96,8 @@ class Cluster:
         self._said = ""
         self._login_failed = False
         # librdkafka would write to stderr what is raised here as one message.
-        self._admin = AdminClient(settings.client(error_cb=self._on_error, log_level=0))
+        self._config = settings.client(error_cb=self._on_error, log_level=0)
+        self._admin = AdminClient(self._config)
         description = self._answer(self._admin.describe_cluster(request_timeout=answer_s), "connect")
         self.cluster_id: str = description.cluster_id or ""
         self.brokers: int = len(description.nodes)
@@ -239,6 +240,7 @@ class Cluster:
                 if time.monotonic() > deadline_s:
                     raise
             self._admin.poll(POLL_S)
+            self._admin = AdminClient(self._config)  # a client goes on believing that there is no leader
 
     def _answer(self, future: Future[Any], what: str, answer_s: float | None = None) -> Any:
         deadline_s = time.monotonic() + (self._answer_s if answer_s is None else answer_s)
@@ -281,7 +283,7 @@ class Cluster:
             )
         return Unavailable(
             f"no Kafka answers at {where} within {self._answer_s:g} s, so we cannot {what}: "
-            f"{self._said or 'connected, but nothing came back'}; is it a broker, does it run, and are port "
+            f"{self._said or 'nothing came back'}; is it a broker, does it run, and are port "
             f"and security.protocol right?"
         )
 
