@@ -1,0 +1,215 @@
+"""The log on Kafka as coordinators see it.
+
+Three consumers and, as long as nothing goes wrong, two producers::
+
+    group      subscribed, all paused     who should try to own a partition; questions to the broker
+    follower   assigned by hand           what poll brings: commands, history, beats
+    reader     assigned by hand           bounded reads: restores
+    history    idempotent, gapless        ordered appenders (see ``appender``)
+    outgoing   idempotent                 unordered appenders, one producer each
+
+One thread does everything; librdkafka's own threads move the bytes. :meth:`KafkaLog.poll` waits in the
+follower, for what has to be fast arrives there: commands, and own turns that come back. It looks at all else
+between slices of that wait. A wait of librdkafka can be ended from outside only by an exception in one of
+its callbacks, and then records that it had in hand are lost; hence slices.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
+
+from orchestrator.log.kafka.appender import KafkaAppender, Producers
+from orchestrator.log.kafka.clients import Clients
+from orchestrator.log.kafka.fetch import Follower, Spot
+from orchestrator.log.kafka.group import GroupMember
+from orchestrator.log.kafka.places import ANSWER_S, Places
+from orchestrator.log.kafka.reader import Reader
+from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.log.kafka.undertaker import Undertaker
+from orchestrator.log.port import Polled, Record
+from orchestrator.log.topics import COMMANDS
+
+SLICE_S = 0.01
+"""Deliveries, changes of membership and :meth:`KafkaLog.wake` are seen after so long at the latest. An idle
+process looks 100 times per second, for 0.3 % of a CPU."""
+
+FIRST_SLICE_S = 0.001
+"""The first slice, where outcomes are awaited; each is twice the one before."""
+
+SHOW_LAG_S = 5.0
+"""Positions are committed so often, for display."""
+
+
+class KafkaLog:
+    """Implements :class:`orchestrator.log.port.Log`.
+
+    Args:
+        settings: the cluster and the namespace, whose topics must exist.
+        member: names this process to the broker's operators.
+        clients: makes the clients; tests hand in those that fail.
+
+    Raises:
+        ConfigError: the Kafka client refuses a setting.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, member: str, clients: Clients | None = None) -> None:
+        made = clients or Clients(settings, member)
+        self._health = made.health
+        self._undertaker = Undertaker()
+        self._group = GroupMember(made, self._health)
+        self._places = Places(settings, self._group.consumer)
+        self._follower = Follower(made.follower(), self._places, self._health)
+        self._reader = Reader(made.reader, self._places, self._health)
+        self._producers = Producers(made, self._places, self._health, self._undertaker)
+        self._admin = made.admin()
+        self._woken = False
+        self._closed = False
+        self._shown_s = monotonic()
+
+    def trouble(self) -> str:
+        """What is wrong with the cluster now, in one sentence for people; "" if nothing is."""
+        return self._health.trouble(self._producers.owed_since_s())
+
+    def partitions(self, topic: str) -> int:
+        """Number of partitions of a topic.
+
+        Raises:
+            LogError: there is no such topic.
+            Unavailable: the broker does not answer.
+        """
+        return self._places.count(topic)
+
+    # --- membership ---
+
+    def join(self) -> None:
+        """Join the group; assignments come by poll."""
+        self._group.join()
+
+    def leave(self) -> None:
+        """Leave the group at once; revocations come by the next poll."""
+        self._group.leave()
+
+    def confirm_membership(self, partition: int) -> bool:
+        """Prove by a commit to the group, which takes 2 s at most, that the partition is this member's."""
+        position = self._follower.positions.next_offset(Spot(COMMANDS, partition))
+        return self._group.confirm(partition, position or 0)
+
+    # --- appending ---
+
+    def appender(self, *, ordered: bool) -> KafkaAppender:
+        """A new appender."""
+        return self._producers.appender(ordered=ordered)
+
+    # --- reading ---
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Bring the records of a partition from ``offset`` on by poll.
+
+        Raises:
+            LogError: there is no such topic or partition.
+            Unavailable: the broker does not answer.
+        """
+        self._follower.positions.seek(Spot(topic, partition), offset)
+
+    def unseek(self, topic: str, partition: int) -> None:
+        """Bring no more records of a partition."""
+        self._follower.positions.drop(Spot(topic, partition))
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
+        """Up to ``limit`` durable records from ``offset`` on; empty only at the end.
+
+        Raises:
+            LogError: there is no such topic or partition, or the log lost records.
+            Unavailable: the broker does not answer.
+        """
+        return self._reader.read(Spot(topic, partition), offset, limit)
+
+    def end(self, topic: str, partition: int) -> int:
+        """The offset after the last durable record.
+
+        Raises:
+            LogError: there is no such topic or partition.
+            Unavailable: the broker does not answer.
+        """
+        return self._places.bounds(topic, partition)[1]
+
+    def poll(self, timeout_s: float) -> Polled:
+        """Send what was appended, wait for something to report for at most ``timeout_s``.
+
+        Raises:
+            LogError: the log lost records that were there.
+        """
+        deadline_s = monotonic() + timeout_s
+        slice_s = FIRST_SLICE_S
+        records: list[Record] = []
+        while True:
+            self._producers.send()
+            self._producers.serve()
+            self._group.serve()
+            if records or self._producers.settled or self._group.has_news or self._woken:
+                records = records or self._follower.fetch(0)
+                break
+            left_s = deadline_s - monotonic()
+            records = self._follower.fetch(max(0.0, min(left_s, slice_s)))
+            if left_s <= 0:
+                break
+            slice_s = min(SLICE_S, 2 * slice_s) if self._producers.busy else SLICE_S
+        self._woken = False
+        self._housekeep()
+        return Polled(records=records, deliveries=self._producers.take(), memberships=self._group.take())
+
+    def wake(self) -> None:
+        """End a running or the next poll early, within 10 ms."""
+        self._woken = True
+
+    def delete_records(self, topic: str, partition: int, before_offset: int) -> None:
+        """Let go of all records below an offset. What fails is said once: the next call does it all.
+
+        Raises:
+            LogError: there is no such topic or partition.
+            Unavailable: the broker does not answer.
+        """
+        place = self._places.at(topic, partition, before_offset)
+        try:
+            try:
+                self._delete_before(place)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.OFFSET_OUT_OF_RANGE:
+                    raise
+                place.offset = OFFSET_END
+                self._delete_before(place)
+        except KafkaException as error:
+            self._health.complain(error.args[0], f"deleting records of {topic}-{partition}")
+
+    def close(self) -> None:
+        """Leave the group and release everything, within 3 s. What was under way may still land."""
+        if self._closed:
+            return
+        self._closed = True
+        self._producers.send()
+        self._producers.close()
+        for consumer in (self._group.consumer, self._follower.consumer, self._reader.consumer):
+            if consumer is not None:
+                self._undertaker.close(consumer)
+        self._undertaker.wait()
+
+    def _delete_before(self, place: TopicPartition) -> None:
+        (deleting,) = self._admin.delete_records([place], request_timeout=ANSWER_S).values()
+        deleting.result()
+
+    def _housekeep(self) -> None:
+        now_s = monotonic()
+        if now_s - self._shown_s < SHOW_LAG_S:
+            return
+        self._shown_s = now_s
+        self._reader.rest()
+        positions = self._follower.positions
+        self._group.show_positions(
+            {
+                spot.partition: positions.next_offset(spot) or 0
+                for spot in positions.spots()
+                if spot.topic == COMMANDS
+            }
+        )

@@ -1,0 +1,113 @@
+"""Names and sizes of topics, as the cluster has them."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from orchestrator.codec.avro import MAX_RECORD_BYTES
+from orchestrator.errors import LogError, Unavailable
+from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.log.port import Record
+from orchestrator.log.topics import COMMANDS, TOPICS, refusal
+
+ANSWER_S = 4.0
+"""A question to the broker waits so long. Less than a pause that costs a coordinator its claims (5 s)."""
+
+MISSING_S = 1.0
+"""A topic that was not there is asked for again after so long."""
+
+
+class Places:
+    """Translates names, and knows how many partitions there are. ``client`` fetches nothing."""
+
+    def __init__(self, settings: KafkaSettings, client: Consumer) -> None:
+        self._settings = settings
+        self._client = client
+        self._full = {name: settings.topic(name) for name in TOPICS}
+        self._short = {full: name for name, full in self._full.items()}
+        self._counts: dict[str, int] = {}
+        self._missing_s: dict[str, float] = {}
+
+    def full(self, topic: str) -> str:
+        """The name of a topic in the cluster."""
+        return self._full[topic]
+
+    def short(self, full: str) -> str:
+        """The name of a topic in the port."""
+        return self._short[full]
+
+    def count(self, topic: str) -> int:
+        """Number of partitions of a topic.
+
+        Raises:
+            LogError: there is no such topic.
+            Unavailable: the broker does not answer.
+        """
+        if topic in self._counts:
+            return self._counts[topic]
+        if topic not in TOPICS:
+            raise LogError(f"there is no topic {topic!r}; the topics are {', '.join(TOPICS)}")
+        if monotonic() >= self._missing_s.get(topic, 0.0):
+            count = self._ask(self._full[topic])
+            if count:
+                self._counts[topic] = count
+                return count
+            self._missing_s[topic] = monotonic() + MISSING_S
+        raise LogError(
+            f"there is no topic {self._full[topic]!r} at {self._settings.bootstrap}; create it with "
+            "`orchestrator topics create`, and allow this user to DESCRIBE it"
+        )
+
+    def at(self, topic: str, partition: int, offset: int = 0) -> TopicPartition:
+        """The client's name of a place in the log.
+
+        Raises:
+            LogError: there is no such topic or partition.
+            Unavailable: the broker does not answer.
+        """
+        count = self.count(topic)
+        if not 0 <= partition < count:
+            raise LogError(f"there is no partition {partition} of {topic!r}; it has {count}, from 0")
+        return TopicPartition(self._full[topic], partition, offset)
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """The first offset that is there, and the one after the last durable record.
+
+        Raises:
+            LogError: there is no such topic or partition.
+            Unavailable: the broker does not answer.
+        """
+        place = self.at(topic, partition)
+        try:
+            low, high = self._client.get_watermark_offsets(place, timeout=ANSWER_S)
+        except KafkaException as error:
+            raise unavailable(error, f"the end of {place.topic}-{partition} is not known") from error
+        return low, high
+
+    def refusal(self, record: Record) -> str:
+        """Why the log will never take a record; "" if it may. What cannot be known now is tried."""
+        if record.topic in TOPICS:
+            try:
+                self.count(record.topic)
+                commands = self.count(COMMANDS)
+            except Unavailable:
+                return ""
+            except LogError as error:
+                return str(error)
+        else:
+            commands = 0
+        return refusal(record, commands, MAX_RECORD_BYTES)
+
+    def _ask(self, full: str) -> int:
+        try:
+            found = self._client.list_topics(full, timeout=ANSWER_S).topics.get(full)
+        except KafkaException as error:
+            raise unavailable(error, f"the partitions of {full} are not known") from error
+        return 0 if found is None or found.error is not None else len(found.partitions)
+
+
+def unavailable(error: KafkaException, what: str) -> Unavailable:
+    """An error that means: nobody knows, ask again."""
+    return Unavailable(f"{what}: {error.args[0].str()}")
