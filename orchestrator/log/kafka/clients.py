@@ -153,8 +153,17 @@ class Clients:
         defaults: Mapping[str, Any],
         required: Mapping[str, Any],
     ) -> C:
-        ours = {**required, "client.id": self._member, "error_cb": self.health.on_error}
-        config = {**_EVERYWHERE, **defaults, **self.settings.client(**ours), "logger": _client_log}
+        # librdkafka knows some settings by two names, and the last one given wins: so ours come last.
+        theirs = {name: value for name, value in self.settings.client().items() if name not in required}
+        config = {
+            **_EVERYWHERE,
+            **defaults,
+            **theirs,
+            **required,
+            "client.id": self._member,
+            "error_cb": self.health.on_error,
+            "logger": _client_log,
+        }
         try:
             return kind(config)
         except KafkaException as error:

@@ -131,9 +131,9 @@ class Positions:
             return
         if offset > high:
             raise LogError(
-                f"{self._places.full(spot.topic)}-{spot.partition} was to be read from offset {offset} on, and "
-                f"ends at {high}: records are lost, or the topic was made anew. Restore the topic, or empty the "
-                "data folders of all coordinators and views"
+                f"{self._places.full(spot.topic)}-{spot.partition} was to be read from offset {offset} on, "
+                f"and ends at {high}: records are lost, or the topic was made anew. Restore the topic, or "
+                "empty the data folders of all coordinators and views"
             )
         self.seek(spot, max(offset, low))
 

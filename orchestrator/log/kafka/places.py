@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from time import monotonic
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import TypeVar
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from orchestrator.codec.avro import MAX_RECORD_BYTES
 from orchestrator.errors import LogError, Unavailable
@@ -14,6 +16,21 @@ from orchestrator.log.topics import COMMANDS, TOPICS, refusal
 
 ANSWER_S = 4.0
 """A question to the broker waits so long. Less than a pause that costs a coordinator its claims (5 s)."""
+
+MOVING_S = 0.02
+"""A partition whose leader changes is asked again after so long."""
+
+_MOVING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+    }
+)
+
+T = TypeVar("T")
 
 MISSING_S = 1.0
 """A topic that was not there is asked for again after so long."""
@@ -80,11 +97,10 @@ class Places:
             Unavailable: the broker does not answer.
         """
         place = self.at(topic, partition)
-        try:
-            low, high = self._client.get_watermark_offsets(place, timeout=ANSWER_S)
-        except KafkaException as error:
-            raise unavailable(error, f"the end of {place.topic}-{partition} is not known") from error
-        return low, high
+        return _answer(
+            lambda timeout_s: self._client.get_watermark_offsets(place, timeout=timeout_s),
+            f"the end of {place.topic}-{partition} is not known",
+        )
 
     def refusal(self, record: Record) -> str:
         """Why the log will never take a record; "" if it may. What cannot be known now is tried."""
@@ -101,13 +117,26 @@ class Places:
         return refusal(record, commands, MAX_RECORD_BYTES)
 
     def _ask(self, full: str) -> int:
-        try:
-            found = self._client.list_topics(full, timeout=ANSWER_S).topics.get(full)
-        except KafkaException as error:
-            raise unavailable(error, f"the partitions of {full} are not known") from error
+        cluster = _answer(
+            lambda timeout_s: self._client.list_topics(full, timeout=timeout_s),
+            f"the partitions of {full} are not known",
+        )
+        found = cluster.topics.get(full)
         return 0 if found is None or found.error is not None else len(found.partitions)
 
 
-def unavailable(error: KafkaException, what: str) -> Unavailable:
-    """An error that means: nobody knows, ask again."""
-    return Unavailable(f"{what}: {error.args[0].str()}")
+def _answer(ask: Callable[[float], T], unknown: str) -> T:
+    """The broker's answer, asked for again while partitions move between brokers.
+
+    Raises:
+        Unavailable: there is none in time; ``unknown`` says what is not known.
+    """
+    deadline_s = monotonic() + ANSWER_S
+    while True:
+        left_s = deadline_s - monotonic()
+        try:
+            return ask(max(0.1, left_s))
+        except KafkaException as error:
+            if left_s <= 0 or error.args[0].code() not in _MOVING:
+                raise Unavailable(f"{unknown}: {error.args[0].str()}") from error
+        sleep(MOVING_S)

@@ -49,6 +49,14 @@ class Seen:
         return {delivery.token: delivery.outcome.value for delivery in self.deliveries}
 
 
+def read_all(member: Log, topic: str = "history", partition: int = 0) -> list[Record]:
+    """All records of a partition, by as many reads as it takes."""
+    records: list[Record] = []
+    while found := member.read(topic, partition, records[-1].offset + 1 if records else 0, 1_000):
+        records += found
+    return records
+
+
 class Harness(ABC):
     """Makes members of one log and moves its time."""
 

@@ -12,7 +12,7 @@ from orchestrator.engine.validity import Validity
 from orchestrator.log.port import Log, Record
 from orchestrator.log.topics import HISTORY
 from orchestrator.protocol.records import Activation, Claim, HistoryRecord, Marks, Position, Turn, history_key
-from tests.conformance.log.harness import PATIENCE_S, Harness
+from tests.conformance.log.harness import PATIENCE_S, Harness, read_all
 
 PARTITION = 0
 
@@ -140,7 +140,7 @@ class Foreigner:
 
     def records(self) -> list[Record]:
         """All that is on the log."""
-        return self._member.read(HISTORY, PARTITION, 0, 100_000)
+        return read_all(self._member, HISTORY, PARTITION)
 
     def decoded(self) -> list[tuple[int, HistoryRecord]]:
         """The same, without tombstones."""
