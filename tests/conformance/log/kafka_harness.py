@@ -30,8 +30,8 @@ CLEANER_MS = 100
 COMPACTED = {
     "cleanup.policy": "compact",
     "segment.ms": "1",  # the cleaner spares the newest segment: so each append begins one
+    "min.compaction.lag.ms": "3600000",
     "min.cleanable.dirty.ratio": "0.0",
-    "min.compaction.lag.ms": "0",
     "delete.retention.ms": "0",
 }
 
@@ -188,7 +188,7 @@ class KafkaHarness(Harness):
         self._members.clear()
 
     def compact(self) -> None:
-        self._hurry_the_cleaner()
+        self._let_the_cleaner_come()
         member = self.member()
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -210,14 +210,16 @@ class KafkaHarness(Harness):
         )
         return superseded or (record.value is None and record.offset in self._compacted)
 
-    def _hurry_the_cleaner(self) -> None:
-        entry = ConfigEntry(
-            "log.cleaner.backoff.ms", str(CLEANER_MS), incremental_operation=AlterConfigOpType.SET
-        )
+    def _let_the_cleaner_come(self) -> None:
         for broker in self._admin.list_topics().brokers:
-            resource = ConfigResource(ResourceType.BROKER, str(broker), incremental_configs=[entry])
-            for changed in self._admin.incremental_alter_configs([resource]).values():
-                changed.result(PATIENCE_S)
+            self._set(ResourceType.BROKER, str(broker), "log.cleaner.backoff.ms", CLEANER_MS)
+        self._set(ResourceType.TOPIC, self._settings.topic("history"), "min.compaction.lag.ms", 0)
+
+    def _set(self, kind: ResourceType, name: str, option: str, value: int) -> None:
+        entry = ConfigEntry(option, str(value), incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(kind, name, incremental_configs=[entry])
+        for changed in self._admin.incremental_alter_configs([resource]).values():
+            changed.result(PATIENCE_S)
 
     def pass_time(self) -> None:
         pass
