@@ -110,6 +110,7 @@ class Engine:
         Its successor takes over the open stores, which cannot be opened twice.
         """
         _abandoned.append(self._coordinator)
+        self._coordinator.abandon()
         self._member.close()
         opened = {number: found.store for number, found in self._coordinator.partitions.items()}
         self._suspects |= {workflow_id}

@@ -4,7 +4,7 @@ A step::
 
     1  poll            records, deliveries and changes of membership
     2  read back       own turns that came back are committed: apply them to the store, in one batch
-    3  release         what follows from committed turns leaves: tasks, answers
+    3  release         what follows from committed turns leaves: tasks, answers, business events
     4  own             restore and claim partitions, a slice each, so that the others go on
     5  decide          deadlines that came and commands become turns; waiting activities find workers
     6  append          turns are under way; deciding does not wait for them
@@ -37,6 +37,7 @@ from orchestrator.coordinator.ownership import (
     Verdict,
 )
 from orchestrator.coordinator.partition import Entry, Partition
+from orchestrator.coordinator.publisher import Publishing
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Definitions
 from orchestrator.coordinator.runtime import EngineClock, Runtime, new_id
 from orchestrator.coordinator.turn import (
@@ -88,6 +89,9 @@ MAX_PAUSE_S = 5.0
 
 DELETE_EVERY = 10_000
 """Commands consumed before the log is told that it may let go of them."""
+
+CLOSE_WAIT_S = 5.0
+"""For what is being published when the process ends: longer than a transaction takes."""
 
 MAX_POLL_S = 1.0
 """A beat is due by then at the latest: a step is made at least so often, whatever the clocks say."""
@@ -142,7 +146,7 @@ class Coordinator:
         self._max_runs = max_runs_in_memory
         self._clock = EngineClock(runtime)
         self._dispatcher = Dispatcher(self.incarnation)
-        self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._watch)
+        self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._watch, log_.refusal_of_topic)
         self._outgoing: Appender = log_.appender(ordered=False)
         self._schemas = Schemas()
         self._beats = 0
@@ -189,10 +193,18 @@ class Coordinator:
         self._watch.stop()
         for partition in self.partitions.values():
             partition.ownership.revoke()
+            if partition.publishing is not None:
+                partition.publishing.end(CLOSE_WAIT_S)
             partition.runs.clear()
             partition.store.close()
         self.partitions.clear()
         self._log.close()
+
+    def abandon(self) -> None:
+        """This coordinator's thread is stuck, and another one takes its place: end the threads beside it."""
+        for partition in self.partitions.values():
+            if partition.publishing is not None:
+                partition.publishing.end()
 
     def wait_s(self) -> float:
         """How long the next poll may wait."""
@@ -225,6 +237,7 @@ class Coordinator:
             self._on_delivery(delivery)
         self._read_back(polled.records)
         self._own()
+        self._publish()
         self._decide()
         self._beat_if_due()
 
@@ -390,6 +403,13 @@ class Coordinator:
         key = reply.request_id.encode()
         self._outgoing.append(REPLIES, answer.reply_to.partition, key, avro.encode(reply), headers=headers)
 
+    def _publish(self) -> None:
+        """Feed the publishers. Who waits in vain for a topic is told so, and when the wait is over."""
+        for partition in self.partitions.values():
+            if partition.publishing is not None:
+                for workflow_id in partition.publishing.tick():
+                    partition.resumes[workflow_id] = None
+
     # -------------------------------------------------------------------------------------- own
 
     def _own(self) -> None:
@@ -409,6 +429,7 @@ class Coordinator:
     def _on_owned(self, partition: Partition, offset: int) -> None:
         """The claim is read back: rebuild what is in memory, send again what may not have left."""
         partition.own(self._dispatcher)
+        partition.publishing = Publishing(partition.number, partition.store, self._log, self._runtime)
         self._runtime.at("owned")
         first = partition.outflow.sent_through + 1
         partition.outflow = Outflow(partition.outflow.sent_through)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -18,6 +18,7 @@ from orchestrator.codec import avro
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow
 from orchestrator.coordinator.ownership import Committed, Found, Ownership
+from orchestrator.coordinator.publisher import Publishing
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
 from orchestrator.coordinator.turn import Answer, Draft, Input, RefusedDelivery, Resume, turn_of
 from orchestrator.coordinator.watchdog import Watch
@@ -30,7 +31,7 @@ from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import MAX_PART_BYTES, Marks, Position, Turn
 from orchestrator.protocol.tasks import CancelTask
 from orchestrator.store.fold import HistoryFold
-from orchestrator.store.partition_store import PartitionStore, Row, rows_of
+from orchestrator.store.partition_store import PartitionStore, Row, rows_of, unpublished_row
 from orchestrator.store.timers import Deadlines
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     draft: Draft | None = None
     outgoing: list[Outgoing] = []
     answers: list[Answer] = []
+    publishes: bool = False
 
 
 class Partition:
@@ -83,6 +85,8 @@ class Partition:
         self._watch = watch
         self.poisoned: dict[str, str] = {}
         self.now_s = 0.0
+        self.publishing: Publishing | None = None
+        """Set while the partition is owned."""
         self._rejections: dict[tuple[str, str], tuple[float, Rejection]] = {}
         self._reset()
 
@@ -108,6 +112,9 @@ class Partition:
         """Forget everything that runs ahead of the store."""
         self.runs.clear()
         dispatcher.drop_partition(self.number)
+        if self.publishing is not None:
+            self.publishing.end()
+            self.publishing = None
         self._reset()
 
     @property
@@ -119,6 +126,11 @@ class Partition:
     def covered(self) -> set[int]:
         """Commands at or above the marks that turns have decided."""
         return self.history.covered
+
+    @property
+    def held_back(self) -> Mapping[str, str]:
+        """Runs whose business events the log refuses, and why."""
+        return self.publishing.held_back if self.publishing is not None else {}
 
     def assign(self, generation: int) -> None:
         """Begin to restore from the store's checkpoint."""
@@ -283,6 +295,7 @@ class Partition:
             draft=draft,
             outgoing=self._outgoing(turn, state) if outbox.has_outgoing(turn) else [],
             answers=draft.answers,
+            publishes=outbox.has_publications(turn),
         )
         self.ownership.append(records, values, entry)
 
@@ -355,11 +368,19 @@ class Partition:
             rows.extend(entry.rows)
             offsets = entry.draft.offsets if entry.draft is not None else ()
             self.history.advance(entry.marks, self.outflow.sent_through, offsets)
+            if entry.draft is not None and entry.publishes:
+                rows.append(self._unpublished(entry.draft, back.offset))
         self._flush(rows)
         for entry, _ in entries:
             if entry.draft is not None:
                 self._settle(entry.draft)
         return entries
+
+    def _unpublished(self, draft: Draft, offset: int) -> Row:
+        if self.publishing is not None:
+            self.publishing.note()
+        state = draft.run.state
+        return unpublished_row(offset, state.run_id, draft.turn, state.workflow_type)
 
     def _settle(self, draft: Draft) -> None:
         run = draft.run

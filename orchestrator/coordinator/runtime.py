@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import random
+import threading
 from collections.abc import Callable
 from time import monotonic, time_ns
 from typing import Protocol
@@ -17,6 +18,7 @@ STEP_POINTS = (
     "appended",
     "claimed",
     "owned",
+    "published",
 )
 """The places of a step at which a test may end or pause the process. What a crash there means:
 
@@ -27,8 +29,29 @@ STEP_POINTS = (
 - ``decided``: turns exist in memory only; their commands are decided again;
 - ``appended``: turns are under way; they count if they land before the next claim;
 - ``claimed``: a claim is under way; the next one is higher;
-- ``owned``: the claim is read back; nothing was decided under it.
+- ``owned``: the claim is read back; nothing was decided under it;
+- ``published``: business events are on users' topics, and the mark says so; only their rows are left over.
 """
+
+
+class Repeated(Protocol):
+    """Work for a thread of its own, in steps that may block."""
+
+    def step(self) -> float:
+        """Do one thing; returns the seconds to wait before the next, if nobody wakes it."""
+
+    def close(self) -> None:
+        """Called once, in the same thread, after the last step."""
+
+
+class Loop(Protocol):
+    """A thread that repeats something."""
+
+    def wake(self) -> None:
+        """Do not wait before the next step."""
+
+    def end(self, wait_s: float = 0.0) -> None:
+        """Begin no further step. Waits for the one that is being done, for at most ``wait_s``."""
 
 
 class Runtime(Protocol):
@@ -46,6 +69,9 @@ class Runtime(Protocol):
 
     def at(self, point: str) -> None:
         """Called at each of ``STEP_POINTS``; tests end or pause the process here."""
+
+    def repeat(self, name: str, work: Repeated) -> Loop:
+        """Repeat something in a thread of its own until it is told to end."""
 
 
 class SystemRuntime:
@@ -73,6 +99,43 @@ class SystemRuntime:
         """A point of a step is reached."""
         if self._at is not None:
             self._at(point)
+
+    def repeat(self, name: str, work: Repeated) -> Loop:
+        """A thread, which does not keep the process alive."""
+        return ThreadLoop(name, work)
+
+
+class ThreadLoop:
+    """Implements :class:`Loop`."""
+
+    def __init__(self, name: str, work: Repeated) -> None:
+        """Begin."""
+        self._work = work
+        self._ended = False
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Do not wait before the next step."""
+        self._woken.set()
+
+    def end(self, wait_s: float = 0.0) -> None:
+        """Begin no further step."""
+        self._ended = True
+        self._woken.set()
+        if wait_s:
+            self._thread.join(wait_s)
+
+    def _run(self) -> None:
+        try:
+            while not self._ended:
+                wait_s = self._work.step()
+                if wait_s > 0:
+                    self._woken.wait(wait_s)
+                self._woken.clear()
+        finally:
+            self._work.close()
 
 
 def new_id(runtime: Runtime) -> str:

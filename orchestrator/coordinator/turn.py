@@ -9,7 +9,7 @@ being replayed in slices) are recorded as deferred, and told later, in order, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -22,10 +22,10 @@ from orchestrator.coordinator.runtime import PYTHON_VERSION, Runtime, new_id
 from orchestrator.coordinator.watchdog import Watch, under
 from orchestrator.engine import activity, decider, execution, translate
 from orchestrator.engine.state import ActivityPhase, Changes, Deadline, DeadlineKind
-from orchestrator.errors import CommandRejected, NotDeterministic, PayloadError, QueryFailed
+from orchestrator.errors import CommandRejected, NotDeterministic, PayloadError, QueryFailed, RecordRefused
 from orchestrator.protocol import commands as c
 from orchestrator.protocol import events as e
-from orchestrator.protocol.actions import Action, ScheduleActivity
+from orchestrator.protocol.actions import Action, PublishEvent, ScheduleActivity
 from orchestrator.protocol.records import Activation, Cause, Marks, Turn
 from orchestrator.protocol.tasks import ActivityTask, Reply
 from orchestrator.protocol.values import (
@@ -171,6 +171,10 @@ class Partition(Protocol):
     store: PartitionStore
     suspects: frozenset[str]
 
+    @property
+    def held_back(self) -> Mapping[str, str]:
+        """Runs whose business events the log refuses, and why."""
+
     def drafts_in_flight(self, run: Run) -> list[Draft]:
         """The turns of a run that are appended and not yet in the store, in order."""
 
@@ -191,9 +195,15 @@ class TurnMaker:
     """Makes the turns of all partitions of a coordinator."""
 
     def __init__(
-        self, definitions: Definitions, dispatcher: Dispatcher, runtime: Runtime, watch: Watch
+        self,
+        definitions: Definitions,
+        dispatcher: Dispatcher,
+        runtime: Runtime,
+        watch: Watch,
+        refusal_of_topic: Callable[[str, int], str],
     ) -> None:
         """``definitions`` are the workflow types that this process can run."""
+        self.refusal_of_topic = refusal_of_topic
         self.definitions = definitions
         self.dispatcher = dispatcher
         self.runtime = runtime
@@ -538,7 +548,8 @@ class _Builder:
         facts = e.facts_of(self.events)
         if not facts and not self.resume:
             return Activation.NONE
-        if not facts and not state.deferred_from and state.blocked is None:
+        held_back = state.run_id in self.partition.held_back
+        if not (facts or state.deferred_from or state.blocked is not None or held_back):
             return Activation.NONE
         try:
             told = self._facts_to_tell(run, facts)
@@ -550,6 +561,7 @@ class _Builder:
                     told, self.now_ms, replaying=False, history_events=self.first_event_id - 1
                 ),
             )
+            self._check_topics(actions)
         except CODE_ERRORS as error:
             self._block(run, error)
             return Activation.DEFERRED if facts else Activation.NONE
@@ -558,6 +570,14 @@ class _Builder:
             run.retries = 0
         self._translate(run, actions)
         return Activation.DONE
+
+    def _check_topics(self, actions: Sequence[Action]) -> None:
+        """Events that the log is known to refuse block the run before they are recorded."""
+        for action in actions:
+            if isinstance(action, PublishEvent):
+                size = len(action.key) + len(action.payload.data)
+                if reason := self.maker.refusal_of_topic(action.topic, size):
+                    raise refused_event(reason)
 
     def _translate(self, run: Run, actions: Sequence[Action]) -> None:
         state = run.state
@@ -580,6 +600,8 @@ class _Builder:
             raise Evicted
         if state.blocked is not None and self.maker.runtime.monotonic_s() < run.retry_at_s:
             return None
+        if (reason := self.partition.held_back.get(state.run_id)) is not None:
+            raise refused_event(reason)
         if run.instance is not None and not state.deferred_from:
             return facts
         if isinstance(facts[0] if facts else None, e.WorkflowStarted):
@@ -826,6 +848,12 @@ def failed_report(task: ActivityTask, failure: Failure) -> c.FailActivity:
         worker=task.worker,
         failure=failure,
     )
+
+
+def refused_event(reason: str) -> WorkflowCodeError:
+    """The code cannot go on, for an event of it cannot leave."""
+    error = RecordRefused(f"the log refuses a business event: {reason}")
+    return WorkflowCodeError(failures.to_failure(error, payloads.DEFAULT))
 
 
 def block_failure(error: BaseException) -> Failure:

@@ -12,8 +12,8 @@ protocol uses:
 - membership only says who should try to own a partition; it may lie. The claim protocol
   (``coordinator/ownership.py``) decides.
 
-All methods are called from one thread, except :meth:`Log.wake`. A :class:`Publisher` has a thread of its own,
-because what it does may take long.
+All methods are called from one thread, except :meth:`Log.wake`, :meth:`Log.publisher` and
+:meth:`Log.refusal_of_topic`. A :class:`Publisher` has a thread of its own, for what it does may take long.
 """
 
 from __future__ import annotations

@@ -24,6 +24,12 @@ class Publication(Value, frozen=True, kw_only=True):
     value: bytes | None
     headers: dict[str, bytes] = {}
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes on a topic: key, value and headers."""
+        size = len(self.key) + len(self.value or b"")
+        return size + sum(len(name) + len(value) for name, value in self.headers.items())
+
 
 class HeldBack(Value, frozen=True, kw_only=True):
     """A run whose events the log refused: those of its turns from ``offset`` of history on were not

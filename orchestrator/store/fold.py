@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import msgspec
 
 from orchestrator.codec import avro
-from orchestrator.engine import decider
+from orchestrator.engine import decider, outbox
 from orchestrator.engine.state import Changes, RunState
 from orchestrator.engine.validity import Parts, Validity
 from orchestrator.protocol.events import UnknownEvent
@@ -34,6 +34,7 @@ from orchestrator.store.partition_store import (
     rows_of,
     rows_of_erased,
     snapshot_due,
+    unpublished_row,
 )
 
 log = logging.getLogger(__name__)
@@ -80,8 +81,8 @@ class HistoryFold:
     def __init__(self, store: PartitionStore, *, strict: bool = True) -> None:
         """Go on where the checkpoint of ``store`` stands; nobody else writes to it meanwhile.
 
-        With ``strict``, an error of the engine itself is raised, for whoever decides must know what was
-        decided; else the run is dropped like one with a gap.
+        ``strict`` is for whoever decides: an error of the engine itself is raised, for they must know what
+        was decided, and turns with business events have rows. Else the run is dropped like one with a gap.
         """
         found = store.checkpoint
         self.store = store
@@ -145,7 +146,7 @@ class HistoryFold:
         if whole is None:
             return ""
         self.advance(whole.marks, whole.sent_through, [cause.offset for cause in whole.causes])
-        return self._fold(whole)
+        return self._fold(whole, offset)
 
     def advance(self, marks: Marks, sent_through: int, offsets: Sequence[int] = ()) -> None:
         """What a record says of commands: those below ``marks`` and those at ``offsets`` are consumed."""
@@ -159,7 +160,7 @@ class HistoryFold:
 
     # ------------------------------------------------------------------------------------------ runs
 
-    def _fold(self, turn: Turn) -> str:
+    def _fold(self, turn: Turn, offset: int) -> str:
         folding = self._find(turn.run_id)
         if folding is None and turn.turn > 1:
             log.debug("turn %d of run %s is ignored: its first turn is gone", turn.turn, turn.run_id)
@@ -180,6 +181,8 @@ class HistoryFold:
             folding.snapshot_event = state.next_event_id
             row = encode_state(state)
         self._rows += rows_of(turn, changes, state=row, is_open=state.is_open)
+        if self._strict and outbox.has_publications(turn):  # who decides publishes too, and nobody else
+            self._rows.append(unpublished_row(offset, turn.run_id, turn.turn, state.workflow_type))
         self._turns.setdefault(turn.run_id, []).append(turn)
         return ""
 

@@ -12,6 +12,7 @@ s     start time, inverted (8 bytes), run id          nothing: runs by start, ne
 d     workflow id, NUL, request id                    what became of that request
 x     time (8 bytes), run id, kind (1 byte), id (4)   workflow id: a deadline
 l     number, inverted (8 bytes)                      a dead letter, newest first (in a store of its own)
+p     offset of history (8 bytes)                     a turn whose business events may be unpublished
 ====  ==============================================  ===========================================
 """
 
@@ -26,6 +27,7 @@ OPEN = b"o"
 STARTS = b"s"
 DEADLINES = b"x"
 LETTERS = b"l"
+UNPUBLISHED = b"p"
 
 RUN_ID_BYTES = 32
 """Run ids are 32 hexadecimal digits, the first of them the time of the start."""
@@ -103,3 +105,14 @@ def parse_deadline(key: bytes) -> tuple[str, Deadline]:
     (at_ms,) = _U64.unpack_from(key, 1)
     kind, owner = _KIND_ID.unpack_from(key, len(key) - _KIND_ID.size)
     return key[9 : -_KIND_ID.size].decode(), Deadline(at_ms, _KINDS[kind], owner)
+
+
+def unpublished(offset: int) -> bytes:
+    """Row of a turn whose business events may be unpublished."""
+    return UNPUBLISHED + _U64.pack(offset)
+
+
+def parse_unpublished(key: bytes) -> int:
+    """The offset in a key of :func:`unpublished`."""
+    offset: int = _U64.unpack_from(key, 1)[0]
+    return offset

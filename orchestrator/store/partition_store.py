@@ -86,6 +86,15 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     kind: str
 
 
+class Unpublished(NamedTuple):
+    """A turn whose business events may be unpublished, by its offset of history."""
+
+    offset: int
+    run_id: str
+    turn: int
+    workflow_type: str
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
     """A put, or a delete if ``value`` is None."""
 
@@ -105,6 +114,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_turn = msgspec.msgpack.Decoder(Turn).decode
 _decode_state = msgspec.msgpack.Decoder(RunState).decode
 _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
+_decode_unpublished = msgspec.msgpack.Decoder(tuple[str, int, str]).decode
 _decode_request = msgspec.msgpack.Decoder(Request).decode
 
 
@@ -164,6 +174,11 @@ def rows_of_erased(state: RunState, turns: Iterable[Turn], *, latest: bool) -> l
     return [Row(key, None) for key in gone]
 
 
+def unpublished_row(offset: int, run_id: str, turn: int, workflow_type: str) -> Row:
+    """The row of a turn with business events, that came back at an offset of history."""
+    return Row(keys.unpublished(offset), _encode((run_id, turn, workflow_type)))
+
+
 class PartitionStore:
     """Rows of one partition. Reads see what was applied; one thread applies."""
 
@@ -221,6 +236,13 @@ class PartitionStore:
         self._db.write(batch)
         self.checkpoint = checkpoint
 
+    def forget_unpublished(self, offsets: Iterable[int]) -> None:
+        """The events of these turns are known to be published. If a crash forgets that, the mark says it."""
+        batch = WriteBatch(raw_mode=True)
+        for offset in offsets:
+            batch.delete(keys.unpublished(offset))
+        self._db.write(batch)
+
     # ----------------------------------------------------------------------------------------- read
 
     def latest_run_id(self, workflow_id: str) -> str | None:
@@ -261,6 +283,11 @@ class PartitionStore:
         """What became of a request id, if it had an effect."""
         found = self._get(keys.request(workflow_id, request_id))
         return _decode_request(found) if found is not None else None
+
+    def unpublished(self, after: int = -1) -> Iterator[Unpublished]:
+        """Turns whose business events may be unpublished, behind an offset, in the order of history."""
+        for key, value in self._scan(keys.unpublished(after + 1), keys.UNPUBLISHED + b"\xff" * 9):
+            yield Unpublished(keys.parse_unpublished(key), *_decode_unpublished(value))
 
     def open_runs(self) -> Iterator[str]:
         """Run ids of all open runs, oldest first."""

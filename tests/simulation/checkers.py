@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.codec import avro
 from orchestrator.coordinator.runs import Replay, make_instance
-from orchestrator.engine import decider
+from orchestrator.engine import decider, outbox
 from orchestrator.engine.state import Changes, RunState
 from orchestrator.engine.validity import Validity
 from orchestrator.log.port import Record
@@ -148,6 +148,22 @@ def attempts_started_once(facts: Facts, ledger: Iterable[tuple[str, int, int, in
     _demand(not again, f"the same attempt ran on two deliveries: {again[:3]}")
     ghosts = [key for key in started if key not in dispatched]
     _demand(not ghosts, f"attempts ran that no committed turn dispatched: {ghosts[:3]}")
+
+
+def published_once(facts: Facts, topics: dict[str, list[Record]]) -> None:
+    """I13: each event of a valid turn is on its topic exactly once, in order per run, and nothing else is."""
+    expected: dict[tuple[str, bytes], list[bytes]] = {}
+    for run_id, turns in facts.runs.items():
+        for turn in turns:
+            for out in outbox.publications(turn, facts.states[run_id].workflow_type):
+                expected.setdefault((out.topic, run_id.encode()), []).append(out.headers["event-id"])
+    found: dict[tuple[str, bytes], list[bytes]] = {}
+    for topic, records in topics.items():
+        for record in records:
+            found.setdefault((topic, record.headers["run-id"]), []).append(record.headers["event-id"])
+    for key in expected.keys() | found.keys():
+        wanted, there = expected.get(key, []), found.get(key, [])
+        _demand(wanted == there, f"published to {key[0]} by {key[1]!r}: {there}, expected {wanted}")
 
 
 def replays(facts: Facts) -> None:

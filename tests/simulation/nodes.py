@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from orchestrator.client.requests import Requests
 from orchestrator.codec import payloads
 from orchestrator.coordinator.coordinator import Coordinator
+from orchestrator.coordinator.runtime import Repeated
 from orchestrator.log.port import Outcome
 from orchestrator.log.simulated_client import SimulatedClientLog
 from orchestrator.protocol import commands as c
@@ -37,12 +38,33 @@ class Crash(BaseException):
     """The process dies here."""
 
 
+class SimulatedLoop:
+    """A thread beside a coordinator's: its steps fall between any two of the coordinator's."""
+
+    def __init__(self, work: Repeated) -> None:
+        self._work = work
+        self._wait_until_ms = 0
+        self.ended = False
+
+    def wake(self) -> None:
+        self._wait_until_ms = 0
+
+    def end(self, wait_s: float = 0.0) -> None:
+        """The step that is being done, if any, is the last."""
+        self.ended = True
+
+    def step(self, now_ms: int) -> None:
+        if now_ms >= self._wait_until_ms:
+            self._wait_until_ms = now_ms + round(self._work.step() * 1_000)
+
+
 class SimulatedRuntime:
     """Clock and chance of one process; crashes at an armed point."""
 
     def __init__(self, rng: Random, now_ms: Callable[[], int], visited: dict[str, int]) -> None:
         self._rng, self._now_ms, self._visited = rng, now_ms, visited
         self.armed = ""
+        self.loops: list[SimulatedLoop] = []
 
     @property
     def random(self) -> Random:
@@ -58,6 +80,11 @@ class SimulatedRuntime:
         if point == self.armed:
             self._visited[point] = self._visited.get(point, 0) + 1
             raise Crash(point)
+
+    def repeat(self, name: str, work: Repeated) -> SimulatedLoop:
+        loop = SimulatedLoop(work)
+        self.loops.append(loop)
+        return loop
 
 
 class CoordinatorNode:
@@ -106,9 +133,19 @@ class CoordinatorNode:
             return
         try:
             self.process.step(0)
+            self._step_loops()
         except Crash as crash:
             self.world.note(f"{self.name} crashed at {crash}")
             self.die(wipe=self.world.rng.random() < 0.2)
+
+    def _step_loops(self) -> None:
+        """Threads that were told to end may do a last step, late."""
+        rng, now_ms = self.world.rng, self.world.now()
+        for loop in self.runtime.loops[:]:
+            if rng.random() < 0.5:
+                loop.step(now_ms)
+            if loop.ended and rng.random() < 0.2:
+                self.runtime.loops.remove(loop)
 
 
 class WorkerNode:

@@ -13,13 +13,15 @@ from orchestrator.errors import ActivityFailure, ApplicationError
 Step = list[Any]
 Program = list[Step]
 
+TOPICS = ("shipped", "paid")
+
 RETRY = workflow.RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=0)
 TWICE = workflow.RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=2)
 
 
 def draw(rng: Random) -> Program:
     """A program of a few steps; with ``signals`` it needs as many from outside."""
-    kinds = ["activity", "flaky", "fails", "sleep", "gather", "timeout", "cancel"]
+    kinds = ["activity", "flaky", "fails", "sleep", "gather", "timeout", "cancel", "publish"]
     steps: Program = []
     for _ in range(rng.randint(1, 4)):
         kind = rng.choice(kinds)
@@ -120,6 +122,12 @@ class Interpreter:
                 await workflow.execute_activity("hangs", number, start_to_close_timeout=600, result_type=int)
         except TimeoutError:
             return 10_000
+        return 0
+
+    async def _publish(self, count: int) -> int:
+        """Events in the middle of a run, and one at its start or end if nothing else is there."""
+        for number in range(count):
+            workflow.publish(TOPICS[number % 2], {"number": number})
         return 0
 
     async def _raise(self, number: int) -> int:

@@ -8,14 +8,16 @@ from pathlib import Path
 from random import Random
 
 from orchestrator.coordinator.runtime import STEP_POINTS
+from orchestrator.errors import LogError
+from orchestrator.log.port import Record
 from orchestrator.log.simulated import Faults, SimulatedCluster
-from orchestrator.log.topics import HISTORY
+from orchestrator.log.topics import HISTORY, USER_TOPICS
 from orchestrator.protocol import commands as c
 from orchestrator.protocol.tasks import Reply
 from orchestrator.protocol.values import WorkflowStatus
 from tests.simulation import checkers
 from tests.simulation.nodes import ClientNode, CoordinatorNode, WorkerNode
-from tests.simulation.program import Program, draw, expected, signals_of
+from tests.simulation.program import TOPICS, Program, draw, expected, signals_of
 
 PARTITIONS = 2
 WORKFLOWS = 12
@@ -81,7 +83,9 @@ class World:
             for _ in starts:
                 self._start_workflow()
             self._heal()
-            while self._unfinished() and self._now_ms < START_MS + FAULTY_MS + HEAL_MS:
+            while (
+                self._unfinished() or self._unpublished()
+            ) and self._now_ms < START_MS + FAULTY_MS + HEAL_MS:
                 self._step()
             self._settle()
             self._check()
@@ -170,6 +174,17 @@ class World:
     def _unfinished(self) -> bool:
         return len(self.answers) < len(self.programs) or len(self.client.requests) > 0
 
+    def _unpublished(self) -> bool:
+        """Whether a partition has no owner, or its owner has events that are not published yet."""
+        owned = {
+            number: partition.publishing
+            for node in self.coordinators
+            if node.process is not None
+            for number, partition in node.process.partitions.items()
+            if partition.ownership.running and partition.publishing is not None
+        }
+        return len(owned) < PARTITIONS or not all(publishing.idle for publishing in owned.values())
+
     def _settle(self) -> None:
         """Let everything that is under way arrive."""
         until_ms = self._now_ms + 5_000
@@ -189,6 +204,9 @@ class World:
         for check in checkers.CHECKERS:
             check(facts)
         checkers.attempts_started_once(facts, self.ledger)
+        published = {topic: self._records_of(topic) for topic in TOPICS}
+        checkers.published_once(facts, published)
+        self.counts["published"] = sum(map(len, published.values()))
         checkers.everything_closed(facts)
         for node in self.coordinators:
             if node.process is not None:
@@ -203,6 +221,12 @@ class World:
                             ],
                         )
         self._check_outcomes(facts)
+
+    def _records_of(self, topic: str) -> list[Record]:
+        try:
+            return self.cluster.partition(USER_TOPICS + topic, 0).read(0, 10**9)
+        except LogError:  # nobody has ever published to it
+            return []
 
     def _check_outcomes(self, facts: checkers.Facts) -> None:
         """Each workflow was started, and ended as its program says, and the client was told so."""

@@ -8,6 +8,7 @@ from time import monotonic
 
 from orchestrator.codec import avro
 from orchestrator.coordinator.ownership import Committed, Found, Lost, Owned, Ownership, Phase
+from orchestrator.coordinator.runtime import Loop, Repeated
 from orchestrator.engine.validity import Validity
 from orchestrator.log.port import Log, Record
 from orchestrator.log.topics import HISTORY
@@ -32,6 +33,9 @@ class Clock:
 
     def at(self, point: str) -> None:
         pass
+
+    def repeat(self, name: str, work: Repeated) -> Loop:
+        raise AssertionError("an owner of a partition has no other threads")
 
 
 class Contender:

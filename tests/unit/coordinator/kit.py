@@ -12,6 +12,7 @@ import msgspec
 from orchestrator.codec import avro, payloads
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.partition import Partition
+from orchestrator.coordinator.runtime import Repeated
 from orchestrator.log.faults import Fate, FaultHook
 from orchestrator.log.port import Record
 from orchestrator.log.simulated import Faults, SimulatedCluster
@@ -31,6 +32,20 @@ def pay(*values: Any) -> tuple[Payload, ...]:
     return payloads.DEFAULT.to_payloads(values)
 
 
+class SteppedLoop:
+    """A loop whose steps a test makes."""
+
+    def __init__(self, name: str, work: Repeated) -> None:
+        self.name, self.work, self.ended = name, work, False
+
+    def wake(self) -> None:
+        pass
+
+    def end(self, wait_s: float = 0.0) -> None:
+        self.ended = True
+        self.work.close()
+
+
 class Runtime:
     """Time stands still unless a test moves it. ``at`` may be replaced."""
 
@@ -38,6 +53,7 @@ class Runtime:
         self.elapsed_s = 0.0
         self.random = Random(1)
         self.hook: Callable[[str], None] = lambda point: None
+        self.loops: list[SteppedLoop] = []
 
     def wall_ms(self) -> int:
         return START_MS + round(self.elapsed_s * 1_000)
@@ -47,6 +63,11 @@ class Runtime:
 
     def at(self, point: str) -> None:
         self.hook(point)
+
+    def repeat(self, name: str, work: Repeated) -> SteppedLoop:
+        self.loops = [loop for loop in self.loops if not loop.ended]
+        self.loops.append(SteppedLoop(name, work))
+        return self.loops[-1]
 
 
 class Hook(FaultHook):
