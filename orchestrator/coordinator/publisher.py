@@ -101,8 +101,8 @@ class Progress(msgspec.Struct, frozen=True):
 class EventPublisher:
     """Publishes what it is given for one partition under one claim.
 
-    :meth:`give`, :attr:`has_room` and :attr:`progress` are for the coordinator's thread, all else is for the
-    one that calls :meth:`step`. They share a queue and a reference, each handed over by one operation.
+    :meth:`give`, :attr:`has_room`, :attr:`caught_up` and :attr:`progress` are for the coordinator's thread,
+    all else is for the one that calls :meth:`step`. What they share is handed over by single operations.
     """
 
     def __init__(
@@ -119,6 +119,9 @@ class EventPublisher:
         self.partition = partition
         self.progress = Progress()
         """The newest progress; replaced, never changed."""
+        self.caught_up = False
+        """Set by the coordinator once all that the store had at the claim was given: so what is held back is
+        complete, and may be tried again."""
         self._make, self._refusal, self._runtime = make, refusal, runtime
         self._log_id = log_id
         self._on_room = on_room
@@ -172,12 +175,15 @@ class EventPublisher:
             self._publisher = None
 
     def _step(self, now_s: float) -> float:
-        self._take()
         if self._publisher is None:
             self._open()
             return 0.0
+        may_retry = self.caught_up
+        self._take()
+        if self._inbox and self._inbox[0].offset <= self.progress.through:
+            may_retry = False
         batch = self._next_batch()
-        due_s = self._retry_at_s - now_s if self._held else IDLE_S
+        due_s = self._retry_at_s - now_s if self._held and may_retry else IDLE_S
         if due_s <= 0 and (self._retry_is_next or not batch):
             self._retry_is_next = False
             return self._retry()
@@ -189,9 +195,10 @@ class EventPublisher:
         size = sum(item.size_bytes for item in self._waiting)
         while self._inbox and len(self._waiting) < MAX_BATCH_RECORDS and size < MAX_BATCH_BYTES:
             item = self._inbox.popleft()
-            size += item.size_bytes
             self._taken_bytes += item.size_bytes
-            self._waiting.append(item)
+            if item.offset > self.progress.through:
+                size += item.size_bytes
+            self._receive(item)
 
     def _open(self) -> None:
         """Fence older publishers, and see what the mark says of what is here."""
@@ -204,20 +211,25 @@ class EventPublisher:
             raise
         self._publisher = publisher
         items = sorted(self._all_items(), key=lambda item: item.offset)
-        known = self._held
-        self._held = {run_id: held for run_id, held in known.items() if held.offset > mark.offset}
-        for told in mark.held_back:
-            reason = known[told.run_id].reason if told.run_id in known else told.reason
-            self._held[told.run_id] = Held(reason, told.offset)
+        self._held = {
+            run_id: Held(held.reason, held.offset)
+            for run_id, held in self._held.items()
+            if held.offset > mark.offset  # refused lately, and not in the mark yet
+        }
+        self._held |= {told.run_id: Held(told.reason, told.offset) for told in mark.held_back}
         self._waiting.clear()
         self._held_bytes = 0
-        for item in items:
-            held = self._held.get(item.run_id)
-            if item.offset > mark.offset:
-                self._waiting.append(item)
-            elif held is not None and item.offset >= held.offset:
-                self._hold(held, item)
         self._note(mark.offset)
+        for item in items:
+            self._receive(item)
+
+    def _receive(self, item: Item) -> None:
+        """Put a turn where it belongs by the mark; what was published is dropped."""
+        held = self._held.get(item.run_id)
+        if item.offset > self.progress.through:
+            self._waiting.append(item)
+        elif held is not None and item.offset >= held.offset:
+            self._hold(held, item)
 
     def _all_items(self) -> Iterable[Item]:
         yield from self._waiting
@@ -245,9 +257,9 @@ class EventPublisher:
         held_bytes = self._held_bytes
         for item in self._waiting:
             if item.run_id in self._held:
-                held_bytes += item.size_bytes
-                if held_bytes > MAX_HELD_BYTES:
+                if held_bytes >= MAX_HELD_BYTES:
                     break
+                held_bytes += item.size_bytes
             else:
                 records, size = records + len(item.records), size + item.size_bytes
                 if batch and (records > MAX_BATCH_RECORDS or size > MAX_BATCH_BYTES):
@@ -289,6 +301,7 @@ class EventPublisher:
             held_back=tuple(
                 HeldBack(run_id=run_id, offset=offset, reason=self._held[run_id].reason[:MAX_REASON_CHARS])
                 for run_id, offset in held_back.items()
+                if offset <= through
             ),
             log_id=self._log_id,
         )
@@ -353,31 +366,38 @@ class EventPublisher:
         self._retries = min(self._retries + 1, 10)
 
     def _retry(self) -> float:
-        """Try what is held back again, one run at a time."""
+        """Try what is held back again, one turn at a time."""
         if not self._retrying:
             self._retrying.extend(self._held)
         run_id = self._retrying.popleft()
+        held = self._held.get(run_id)
+        delay_s = 0.0
+        if held is not None and held.items:
+            delay_s = self._retry_run(run_id, held)
+        elif held is not None and held.offset > self.progress.through:
+            del self._held[run_id]  # there was no room for its turns: it is tried where it waits
         if not self._retrying:
             self._schedule_retry()
-        held = self._held.get(run_id)
-        if held is None or not held.items:
-            return 0.0
-        leaving = [held.items[0]]
-        if reason := self._refused(leaving[0]):
+        return delay_s
+
+    def _retry_run(self, run_id: str, held: Held) -> float:
+        item = held.items[0]
+        if reason := self._refused(item):
             held.reason = reason
             return 0.0
         held_back = {run_id: held.offset for run_id, held in self._held.items()}
-        if len(held.items) == 1:
-            del held_back[run_id]
-        else:
+        if len(held.items) > 1:
             held_back[run_id] = held.items[1].offset
-        published = self._transact(leaving, self.progress.through, held_back)
+        else:
+            del held_back[run_id]
+        published = self._transact([item], self.progress.through, held_back)
         if published.outcome is Outcome.REFUSED:
             held.reason = published.error
             self._replace()
             return 0.0
         if published.outcome is not Outcome.DELIVERED:
             return self._fail(published.error)
+        self._retries = 0
         self._held_bytes -= held.items.popleft().size_bytes
         if held.items:
             held.offset = held.items[0].offset
@@ -438,11 +458,13 @@ class Publishing:
         Returns the workflow ids of runs that are held back from now on, or no longer.
         """
         changed: list[str] = []
-        if self._publisher is not None and self._publisher.progress is not self._seen:
-            self._seen = self._publisher.progress
-            changed = self._settle(self._seen)
         if self._news:
             self._feed()
+        if self._publisher is not None:
+            progress = self._publisher.progress
+            if progress is not self._seen or (self._rows and self._rows[0].offset <= progress.through):
+                self._seen = progress
+                changed = self._settle(progress)
         return changed
 
     def end(self, wait_s: float = 0.0) -> None:
@@ -466,6 +488,8 @@ class Publishing:
             self._rows.append(_Row(row.offset, turn.workflow_id, row.run_id))
         else:
             self._news = False
+            if self._publisher is not None:
+                self._publisher.caught_up = True
         if self._loop is not None:
             self._loop.wake()
 

@@ -26,6 +26,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """What is under way then, and not cut off, takes up to ``delay_ms`` more."""
     hanging: float = 0.02
     """The outcome of a publish is UNKNOWN; it is decided by the next publisher's opening, or later."""
+    denied: float = 0.02
+    """A record for a user's topic is refused, and with it the publish."""
     stray: float = 0.5
     """An append to an ordered appender lands although a poll has reported an UNKNOWN of it before."""
     gaps: float = 0.02

@@ -121,7 +121,7 @@ class SimulatedPublisher:
     def _attempt(self, landing: list[Record]) -> Published:
         cluster, transactions = self._cluster, self._transactions
         for place, record in enumerate(landing[:-1]):
-            if self._fate(record) is Fate.REFUSE or cluster.strikes("refused"):
+            if self._fate(record) is Fate.REFUSE or cluster.strikes("denied"):
                 return Published(Outcome.REFUSED, "refused by an injected fault", refused=place)
         fate = self._fate(landing[-1])
         if fate is Fate.LOSE or cluster.strikes("lost"):

@@ -9,9 +9,12 @@ from typing import Any
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.ownership import Ownership, Phase
 from orchestrator.coordinator.partition import Partition
+from orchestrator.coordinator.publisher import EventPublisher
 from orchestrator.engine import activity
 from orchestrator.engine.validity import Validity
-from orchestrator.store import timers
+from orchestrator.log.simulated_transactions import Transactions
+from orchestrator.protocol.publications import PublishMark
+from orchestrator.store import keys, timers
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.worker.inbox import InboxRules
 
@@ -108,6 +111,48 @@ def release_before_the_read_back(patch: Callable[..., None]) -> None:
     patch(Coordinator, "step", step)
 
 
+def publishers_are_not_fenced(patch: Callable[..., None]) -> None:
+    """A publisher goes on although another one was opened since."""
+    patch(Transactions, "is_owner", lambda self, partition, publisher: True)
+
+
+def the_publish_mark_is_not_read(patch: Callable[..., None]) -> None:
+    """A publisher begins with what the store has, whatever was published."""
+    patch(EventPublisher, "_decode", lambda self, found: PublishMark(log_id=self._log_id))
+
+
+def events_are_published_again_after_an_unknown_outcome(patch: Callable[..., None]) -> None:
+    """What may have been published is repeated, without a look at the mark."""
+    original = EventPublisher._decode
+
+    def decode(self: EventPublisher, found: Any) -> PublishMark:
+        if self.progress.through < 0:
+            return original(self, found)
+        return PublishMark(offset=self.progress.through, log_id=self._log_id)
+
+    patch(EventPublisher, "_decode", decode)
+
+
+def what_is_held_back_is_forgotten(patch: Callable[..., None]) -> None:
+    """The mark moves on over refused events and does not say so."""
+    original = EventPublisher._transact
+
+    def transact(self: EventPublisher, items: Any, through: int, held_back: Any) -> Any:
+        return original(self, items, through, {})
+
+    patch(EventPublisher, "_transact", transact)
+
+
+def unpublished_rows_are_not_restored(patch: Callable[..., None]) -> None:
+    """A turn that was read while restoring is taken for published."""
+    original = Partition._fold_turn
+
+    def fold(self: Partition, turn: Any, offset: int) -> Any:
+        return [row for row in original(self, turn, offset) if row.key[:1] != keys.UNPUBLISHED]
+
+    patch(Partition, "_fold_turn", fold)
+
+
 MUTATIONS = (
     everything_is_valid,
     the_mark_is_the_highest_offset,
@@ -118,6 +163,11 @@ MUTATIONS = (
     timers_are_not_loaded,
     any_attempt_is_accepted,
     release_before_the_read_back,
+    publishers_are_not_fenced,
+    the_publish_mark_is_not_read,
+    events_are_published_again_after_an_unknown_outcome,
+    what_is_held_back_is_forgotten,
+    unpublished_rows_are_not_restored,
 )
 
 

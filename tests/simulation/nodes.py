@@ -30,6 +30,9 @@ DEFINITIONS = {"Interpreter": definition_of(Interpreter)}
 SILENCE_MS = 10_000
 """A connection that acknowledged nothing for so long is given up."""
 
+STALLS_MS = (0, 0, 500, 3_000, 15_000)
+"""How long a thread may not be scheduled, or its call may take."""
+
 BEAT_ACK_S = 3.0
 """A beat that was not acknowledged by then counts as failed."""
 
@@ -39,23 +42,30 @@ class Crash(BaseException):
 
 
 class SimulatedLoop:
-    """A thread beside a coordinator's: its steps fall between any two of the coordinator's."""
+    """A thread beside a coordinator's: its steps fall between any two of the coordinator's, or much later."""
 
-    def __init__(self, work: Repeated) -> None:
-        self._work = work
-        self._wait_until_ms = 0
-        self.ended = False
+    def __init__(self, work: Repeated, rng: Random, now_ms: Callable[[], int]) -> None:
+        self._work, self._rng, self._now_ms = work, rng, now_ms
+        self._wait_until_ms = self._stalled_until_ms = 0
+        self.ended = self.over = False
 
     def wake(self) -> None:
         self._wait_until_ms = 0
 
     def end(self, wait_s: float = 0.0) -> None:
-        """The step that is being done, if any, is the last."""
+        """A step that was begun before is done, now or much later."""
         self.ended = True
+        self._wait_until_ms = 0
+        self._stalled_until_ms = self._now_ms() + self._rng.choice(STALLS_MS)
 
-    def step(self, now_ms: int) -> None:
-        if now_ms >= self._wait_until_ms:
-            self._wait_until_ms = now_ms + round(self._work.step() * 1_000)
+    def step(self) -> None:
+        now_ms = self._now_ms()
+        if now_ms < max(self._wait_until_ms, self._stalled_until_ms):
+            return
+        self._wait_until_ms = now_ms + round(self._work.step() * 1_000)
+        if self._rng.random() < 0.05:
+            self._stalled_until_ms = now_ms + self._rng.choice(STALLS_MS)
+        self.over = self.ended
 
 
 class SimulatedRuntime:
@@ -82,7 +92,7 @@ class SimulatedRuntime:
             raise Crash(point)
 
     def repeat(self, name: str, work: Repeated) -> SimulatedLoop:
-        loop = SimulatedLoop(work)
+        loop = SimulatedLoop(work, Random(self._rng.getrandbits(64)), self._now_ms)
         self.loops.append(loop)
         return loop
 
@@ -139,12 +149,10 @@ class CoordinatorNode:
             self.die(wipe=self.world.rng.random() < 0.2)
 
     def _step_loops(self) -> None:
-        """Threads that were told to end may do a last step, late."""
-        rng, now_ms = self.world.rng, self.world.now()
         for loop in self.runtime.loops[:]:
-            if rng.random() < 0.5:
-                loop.step(now_ms)
-            if loop.ended and rng.random() < 0.2:
+            if self.world.rng.random() < 0.5:
+                loop.step()
+            if loop.over:
                 self.runtime.loops.remove(loop)
 
 

@@ -83,6 +83,7 @@ class Interpreter:
                 self.total += number
             else:
                 self.total += await getattr(self, f"_{kind}")(number)
+            workflow.publish(TOPICS[0], {"ended": kind})
         return self.total
 
     async def _activity(self, number: int) -> int:
@@ -125,7 +126,6 @@ class Interpreter:
         return 0
 
     async def _publish(self, count: int) -> int:
-        """Events in the middle of a run, and one at its start or end if nothing else is there."""
         for number in range(count):
             workflow.publish(TOPICS[number % 2], {"number": number})
         return 0

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+from orchestrator.coordinator import publisher
 from orchestrator.coordinator.runtime import STEP_POINTS
 from orchestrator.errors import LogError
 from orchestrator.log.port import Record
@@ -70,6 +71,7 @@ class World:
 
     def run(self) -> None:
         """The whole life of this cluster; raises ``checkers.Violation``."""
+        usual, publisher.FEED_TURNS = publisher.FEED_TURNS, self.rng.choice([1, 3])
         try:
             for node in (*self.coordinators, *self.workers):
                 node.start()
@@ -90,6 +92,7 @@ class World:
             self._settle()
             self._check()
         finally:
+            publisher.FEED_TURNS = usual
             self.close()
 
     def close(self) -> None:

@@ -13,11 +13,22 @@ from orchestrator.codec import avro, payloads
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.partition import Partition
 from orchestrator.coordinator.runtime import Repeated
+from orchestrator.errors import LogError
 from orchestrator.log.faults import Fate, FaultHook
 from orchestrator.log.port import Record
 from orchestrator.log.simulated import Faults, SimulatedCluster
-from orchestrator.log.topics import COMMANDS, DEAD_LETTERS, HISTORY, REPLIES, TASKS, WORKERS
+from orchestrator.log.topics import (
+    COMMANDS,
+    DEAD_LETTERS,
+    HISTORY,
+    PUBLISHED,
+    REPLIES,
+    TASKS,
+    USER_TOPICS,
+    WORKERS,
+)
 from orchestrator.protocol import commands as c
+from orchestrator.protocol.publications import PublishMark
 from orchestrator.protocol.records import Claim, HistoryRecord, Turn
 from orchestrator.protocol.tasks import Beat, DeadLetter, Reply, Task, WorkerBeat
 from orchestrator.protocol.values import Payload, ReplyTo
@@ -189,7 +200,30 @@ class Bench:
         self.land(WORKERS, avro.encode(WorkerBeat(**values | fields)))
         self.settle()
 
+    def publish(self) -> None:
+        """Let the publishers do all that they can do at this time."""
+        for _ in range(100):
+            for loop in self.runtime.loops:
+                if not loop.ended:
+                    loop.work.step()
+            before = self.ends()
+            self.step(2)
+            publishing = self.partition.publishing
+            if publishing is None or (publishing.idle and before == self.ends()):
+                return
+
     # --- seeing ---
+
+    def published(self, topic: str = "orders") -> list[Record]:
+        """What consumers see of a user's topic."""
+        try:
+            return self.cluster.partition(USER_TOPICS + topic, 0).read(0, 1_000_000)
+        except LogError:
+            return []
+
+    @property
+    def marks(self) -> list[PublishMark]:
+        return self._all(PUBLISHED)
 
     def _all(self, topic: str) -> list[Any]:
         partition = self.cluster.partition(topic, 0)

@@ -16,7 +16,7 @@ from orchestrator.log.topics import USER_TOPICS
 from orchestrator.protocol.publications import Publication
 
 SEEDS = range(40)
-ROUGH = Faults(lost=0.05, unseen=0.05, refused=0.05, hanging=0.1)
+ROUGH = Faults(lost=0.05, unseen=0.05, denied=0.05, hanging=0.1)
 
 
 class Rival:
@@ -70,7 +70,7 @@ def test_two_publishers_that_keep_to_the_mark_publish_exactly_once() -> None:
         assert numbers == list(range(len(numbers))), f"seed {seed}"
         assert len(numbers) > 20
         counts += faults
-    assert {"hanging", "lost", "unseen", "refused"} <= counts.keys()
+    assert {"hanging", "lost", "unseen", "denied"} <= counts.keys()
 
 
 @pytest.mark.parametrize("rule", ["is_owner", "decide"])
