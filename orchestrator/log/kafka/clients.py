@@ -42,7 +42,7 @@ OUTGOING_TIMEOUT_MS = 20_000
 piles up of answers and beats, which nobody waits for, while the broker is away."""
 
 _EVERYWHERE: Mapping[str, Any] = {
-    "log_level": 3,  # errors; what librdkafka warns of (and of `gapless` always) is in Health as well
+    "log_level": 2,  # what is wrong is said by Health, once: librdkafka repeats it for each client and second
     "socket.nagle.disable": True,
     "socket.keepalive.enable": True,
     "reconnect.backoff.max.ms": 1_000,  # a broker that is back is found within a second, not ten

@@ -56,6 +56,8 @@ class Health:
     def on_error(self, error: KafkaError) -> None:
         """A client's complaint about the cluster as a whole."""
         if error.code() in _AWAY:
+            if not self._away:
+                _logger.warning("Kafka at %s is waited for: %s", self._bootstrap, error.str())
             self._away = error.str()
         else:
             self.complain(error)
@@ -73,7 +75,9 @@ class Health:
     def answered(self) -> None:
         """The broker has taken or brought a record."""
         self._answered_s = self._clock_s()
-        self._away = ""
+        if self._away:
+            _logger.warning("Kafka at %s answers again", self._bootstrap)
+            self._away = ""
 
     def trouble(self, owed_since_s: float = inf) -> str:
         """What is wrong now, in one sentence; "" if nothing is.

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
 )
 
 from orchestrator.log.faults import Fate
+from orchestrator.log.kafka.admin import config_of
 from orchestrator.log.kafka.clients import Clients
 from orchestrator.log.kafka.log import KafkaLog
 from orchestrator.log.kafka.settings import KafkaSettings
@@ -27,13 +28,12 @@ from tests.conformance.log.harness import PATIENCE_S, Harness, ScriptedFaults, r
 CLEANER_MS = 100
 """How often the broker looks for something to compact; every 15 s, if nobody asks."""
 
-COMPACTED = {
-    "cleanup.policy": "compact",
+EASY_TO_CLEAN = {
     "segment.ms": "1",  # the cleaner spares the newest segment: so each append begins one
-    "min.compaction.lag.ms": "3600000",
     "min.cleanable.dirty.ratio": "0.0",
     "delete.retention.ms": "0",
 }
+"""For history: so that it can be compacted at a test's word, which is ``min.compaction.lag.ms`` 0."""
 
 OnDelivery = Callable[[KafkaError | None, Any], None]
 
@@ -158,7 +158,7 @@ class KafkaHarness(Harness):
                 self._settings.topic(topic.name),
                 topic.count(EMBEDDED_PARTITIONS),
                 1,
-                config={"max.message.bytes": "2097152", **(COMPACTED if topic.name == "history" else {})},
+                config={**config_of(topic, 1), **(EASY_TO_CLEAN if topic.name == "history" else {})},
             )
             for topic in TOPICS.values()
         ]
