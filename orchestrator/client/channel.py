@@ -42,7 +42,7 @@ class Channel:
         self._requests = Requests()
         self._futures: dict[str, asyncio.Future[Reply]] = {}
         self.reply_to: ReplyTo | None = None
-        """Where answers to this client go just now; a command that says otherwise is corrected when it is sent."""
+        """Where answers to this client go now; a command that says otherwise is corrected when it is sent."""
         self._reader: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
