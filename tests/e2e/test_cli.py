@@ -178,7 +178,17 @@ def test_the_package_imports_next_to_nothing() -> None:
     [
         *(
             f"workflow {name}"
-            for name in "start result signal query cancel terminate describe show list".split()
+            for name in [
+                "start",
+                "result",
+                "signal",
+                "query",
+                "cancel",
+                "terminate",
+                "describe",
+                "show",
+                "list",
+            ]
         ),
         *(f"topics {name}" for name in ("create", "list")),
     ],

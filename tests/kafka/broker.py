@@ -215,6 +215,7 @@ class Broker:
             "broker.session.timeout.ms": self._session_ms,
             "broker.heartbeat.interval.ms": self._session_ms // 6,
             "log.dirs": self.folder / "data",
+            **{f"listener.name.{name.lower()}.num.network.threads": 1 for name in ports if name != "PLAIN"},
             **SINGLE_NODE,
         }
 
@@ -231,7 +232,6 @@ SINGLE_NODE = {
     "share.coordinator.state.topic.num.partitions": 1,
     "share.coordinator.state.topic.replication.factor": 1,
     "share.coordinator.state.topic.min.isr": 1,
-    "num.network.threads": 2,
     "num.io.threads": 4,
 }
 """What differs from a cluster: nothing is replicated, and as little as possible is done in advance."""

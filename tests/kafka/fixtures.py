@@ -11,6 +11,7 @@ import pytest
 
 from tests.kafka.broker import Broker
 from tests.kafka.jars import NoBroker, classpath, java
+from tests.kafka.proxy import Proxy
 from tests.kafka.shared import Shared, shared_broker
 
 
@@ -32,6 +33,20 @@ def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def namespace() -> str:
     """A namespace that nothing else uses."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def proxy(kafka: Shared) -> Iterator[Proxy]:
+    """A proxy in front of the broker that all tests share; only who connects to it is concerned."""
+    for listener in kafka.proxied:
+        try:
+            proxy = Proxy(listener)
+        except OSError:  # another test process has it
+            continue
+        with proxy:
+            yield proxy
+        return
+    pytest.skip("no listener for a proxy: only a broker from the jars has some")
 
 
 @pytest.fixture

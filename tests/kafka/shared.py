@@ -25,8 +25,8 @@ from pytest_docker.plugin import get_docker_services
 from tests.kafka.broker import START_S, Broker, Proxied, free_ports
 from tests.kafka.jars import NoBroker
 
-PROXIED = 4
-"""Listeners for proxies: so many tests can use one at the same time."""
+PROXIED = 8
+"""Listeners for proxies: one for each test process, of which there are at most so many (see Makefile)."""
 
 COMPOSE = Path(__file__).with_name("docker-compose.yml")
 
