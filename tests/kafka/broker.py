@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +35,10 @@ PORTS = range(20_000, 32_000)
 USERS = {"alice": "alice-secret", "bob": "bob-secret"}
 """Who may log in on the secured listener (SASL PLAIN), with which password; they have no rights but those
 that ACLs give them, or that everybody has where no ACL speaks of a resource."""
+
+
+CHECKPOINT = "bootstrap.checkpoint"
+"""What a new cluster begins with: the features of this version of Kafka."""
 
 
 class Proxied(NamedTuple):
@@ -100,19 +106,9 @@ class Broker:
         self.folder.mkdir(parents=True, exist_ok=True)
         properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
         if not (self.folder / "data" / "meta.properties").exists():
-            identity = uuid.uuid4().hex[:22]
-            format_ = self._run("kafka.tools.StorageTool", "format", "-t", identity, "-c", str(properties))
-            if format_.wait() != 0:
-                raise BrokerFailed(f"the broker's folder cannot be made; {self._last_words()}")
+            self._format(properties)
         self._process = self._run("kafka.Kafka", str(properties))
-        # The guard ends the broker when the pipe ends without a word, which is when this process is gone.
-        self._guard = subprocess.Popen(
-            ["/bin/sh", "-c", f"read _ || kill -9 {self._process.pid}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._guard = guard(self._process.pid)
         self._wait_ready()
 
     def stop(self) -> None:
@@ -154,6 +150,22 @@ class Broker:
         with suppress(BrokenPipeError):
             self._guard.communicate(b"ended\n")
         self._process = self._guard = None
+
+    def _format(self, properties: Path) -> None:
+        """Make the folder of a new cluster. What Kafka's tool writes is kept: it takes as long as a start."""
+        kept, data = jars.home() / CHECKPOINT, self.folder / "data"
+        if kept.exists():
+            data.mkdir()
+            shutil.copy(kept, data)
+            identity = {"version": 1, "node.id": 1, "cluster.id": _new_id(), "directory.id": _new_id()}
+            (data / "meta.properties").write_text("".join(f"{n}={v}\n" for n, v in identity.items()))
+            return
+        tool = self._run("kafka.tools.StorageTool", "format", "-t", _new_id(), "-c", str(properties))
+        if tool.wait() != 0:
+            raise BrokerFailed(f"the broker's folder cannot be made; {self._last_words()}")
+        draft = kept.with_suffix(f".{os.getpid()}")
+        shutil.copy(data / CHECKPOINT, draft)
+        draft.rename(kept)
 
     def _run(self, *command: str) -> subprocess.Popen[bytes]:
         options = ["-Xmx512m", "-XX:+UseSerialGC", self._compiler]
@@ -235,6 +247,22 @@ SINGLE_NODE = {
     "num.io.threads": 4,
 }
 """What differs from a cluster: nothing is replicated, and as little as possible is done in advance."""
+
+
+def guard(pid: int) -> subprocess.Popen[bytes]:
+    """Kill a process when this one is gone: then the pipe ends without a word."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", f"read _ || kill -9 {pid}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _new_id() -> str:
+    """As Kafka writes its ids."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _listeners(ports: dict[str, int]) -> str:

@@ -63,10 +63,11 @@ def classpath() -> str:
     Raises:
         NoBroker: they are not here and cannot be fetched.
     """
-    return f"{_jars()}/*"
+    return f"{home()}/*"
 
 
-def _jars() -> Path:
+def home() -> Path:
+    """The folder of the jars; raises as :func:`classpath` does."""
     wanted = hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(cache_home) / "kafka-orchestrator" / f"kafka-{wanted}"

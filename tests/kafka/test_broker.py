@@ -143,20 +143,36 @@ def ready(running: subprocess.Popen[str]) -> str:
     return said.split()[1].removeprefix("kafka://")
 
 
-def test_a_broker_in_the_foreground_keeps_its_data_and_ends_with_its_process(
+def test_a_broker_in_the_foreground_ends_with_ctrl_c(
     foreground: Callable[..., subprocess.Popen[str]], kafka: Shared
 ) -> None:
-    first = foreground()
-    bootstrap = ready(first)
-    make_topic(bootstrap, "kept")
+    running = foreground()
+    bootstrap = ready(running)
     busy = foreground(port=bootstrap.rpartition(":")[2])
     assert "address already in use; choose another with KAFKA_PORT" in busy.communicate(timeout=60)[1]
     assert busy.returncode == 1
-    first.send_signal(signal.SIGINT)
-    assert first.communicate(timeout=60)[1] == ""
-    assert first.returncode == 0
-    second = foreground()
-    bootstrap = ready(second)
-    assert "kept" in admin_of(bootstrap).list_topics(timeout=30).topics
-    second.kill()
+    admin_of(bootstrap).list_topics(timeout=30)
+    running.send_signal(signal.SIGINT)
+    assert running.communicate(timeout=60)[1] == ""
+    assert running.returncode == 0
     _wait_gone(bootstrap)
+
+
+GUARDED = """
+import subprocess, sys
+from tests.kafka.broker import guard
+sleeper = subprocess.Popen(["sleep", "600"])
+guard(sleeper.pid)
+print("guarded", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_broker_ends_with_the_process_that_started_it_even_if_that_is_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", GUARDED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as owner:
+        assert owner.stdout
+        assert owner.stdout.readline() == "guarded\n"
+        owner.kill()
+        assert owner.stdout.read() == "", "the end of what both of them hold open"
