@@ -34,7 +34,7 @@ from orchestrator.errors import LogError
 from orchestrator.log.port import Log, Outcome, Published, Publisher
 from orchestrator.log.topics import PUBLISHED
 from orchestrator.protocol.publications import HeldBack, Publication, PublishMark
-from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.partition_store import PartitionStore, Unpublished
 
 log = logging.getLogger(__name__)
 
@@ -480,18 +480,24 @@ class Publishing:
                     self._log.wake()
                 break
             self._fed = row.offset
-            turn = self._store.turn(row.run_id, row.turn)
-            assert turn is not None, f"turn {row.turn} of run {row.run_id} went before it was published"
-            records = tuple(outbox.publications(turn, row.workflow_type))
-            size = sum(record.size_bytes for record in records)
-            publisher.give(Item(row.offset, turn.workflow_id, row.run_id, records, size))
-            self._rows.append(_Row(row.offset, turn.workflow_id, row.run_id))
+            item = self._item(row)
+            publisher.give(item)
+            self._rows.append(_Row(row.offset, item.workflow_id, row.run_id))
         else:
             self._news = False
             if self._publisher is not None:
                 self._publisher.caught_up = True
         if self._loop is not None:
             self._loop.wake()
+
+    def _item(self, row: Unpublished) -> Item:
+        turn = self._store.turn(row.run_id, row.turn)
+        if turn is None:  # a run whose history has a gap was dropped
+            log.error("partition %d: turn %d of run %s is gone", self._partition, row.turn, row.run_id)
+            return Item(row.offset, "", row.run_id, (), 0)
+        records = tuple(outbox.publications(turn, row.workflow_type))
+        size = sum(record.size_bytes for record in records)
+        return Item(row.offset, turn.workflow_id, row.run_id, records, size)
 
     def _start(self) -> EventPublisher:
         self._publisher = EventPublisher(
