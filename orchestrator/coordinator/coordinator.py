@@ -81,6 +81,9 @@ MAX_COMMANDS_PER_STEP = 1_000
 
 MAX_DISPATCHES_PER_STEP = 2_000
 BEAT_S = 1.0
+TIDY_S = 1.0
+"""What nobody waits for is done so often, a little at a time."""
+
 POSITION_AFTER_S = 1.0
 """A position is written when nothing was appended for so long, so that a busy partition writes none."""
 
@@ -151,6 +154,7 @@ class Coordinator:
         self._schemas = Schemas()
         self._beats = 0
         self._next_beat_s = 0.0
+        self._next_tidy_s = 0.0
         self._last_step_s = runtime.monotonic_s()
         self._lost_sent: dict[tuple[int, str], float] = {}
         self._deleted: dict[int, int] = {}
@@ -240,6 +244,7 @@ class Coordinator:
         self._publish()
         self._decide()
         self._beat_if_due()
+        self._tidy_if_due()
 
     # -------------------------------------------------------------------------------- clock, members
 
@@ -505,6 +510,17 @@ class Coordinator:
             stopped=stopped,
         )
         self._outgoing.append(WORKERS, 0, self.incarnation.encode(), avro.encode(beat))
+
+    def _tidy_if_due(self) -> None:
+        """What no command waits for: forget what has had its time."""
+        now_s = self._runtime.monotonic_s()
+        if now_s < self._next_tidy_s:
+            return
+        self._next_tidy_s = now_s + TIDY_S
+        now_ms = self._clock.now_ms()
+        for partition in self.partitions.values():
+            if partition.ownership.running:
+                partition.tidy_store(now_ms)
 
     # --------------------------------------------------------------------------------------- decide
 

@@ -26,21 +26,16 @@ from orchestrator.engine import activity, outbox
 from orchestrator.engine.outbox import Outgoing
 from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
 from orchestrator.log.port import Record
-from orchestrator.protocol.commands import AwaitResult, Rejection
+from orchestrator.protocol.commands import AwaitResult
 from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import MAX_PART_BYTES, Marks, Position, Turn
 from orchestrator.protocol.tasks import CancelTask
 from orchestrator.store.fold import HistoryFold
 from orchestrator.store.partition_store import PartitionStore, Row, rows_of, unpublished_row
+from orchestrator.store.refusals import Refusals
 from orchestrator.store.timers import Deadlines
 
 log = logging.getLogger(__name__)
-
-REJECTIONS_KEPT_S = 600.0
-"""For so long a client's repeat of a refused command is refused likewise."""
-
-MAX_REJECTIONS_KEPT = 100_000
-"""Bounds the memory that refused commands can take; the oldest are forgotten first."""
 
 MAX_WAIT_S = 20.0
 """A client that awaits a result repeats its command within this time."""
@@ -87,7 +82,8 @@ class Partition:
         self.now_s = 0.0
         self.publishing: Publishing | None = None
         """Set while the partition is owned."""
-        self._rejections: dict[tuple[str, str], tuple[float, Rejection]] = {}
+        self.refusals = Refusals(store)
+        self.chores: list[Row] = []
         self._reset()
 
     def _reset(self) -> None:
@@ -149,7 +145,15 @@ class Partition:
         return newest_ms
 
     def _flush(self, rows: Sequence[Row] = ()) -> None:
+        rows = [*rows, *self.chores, *self.refusals.take_rows()]
         self.history.flush(rows, next_offset=self.ownership.next_offset)
+        self.chores = []
+
+    def tidy_store(self, now_ms: int) -> None:
+        """Write what waits for no turn, and forget what has had its time."""
+        self.chores += self.refusals.forget(now_ms)
+        if self.chores:
+            self._flush()
 
     def own(self, dispatcher: Dispatcher) -> None:
         """The claim came back: everything valid is in the store. Take stock of all open runs."""
@@ -213,20 +217,6 @@ class Partition:
     def note_request(self, workflow_id: str, request_id: str, draft: Draft) -> None:
         """A request led to a draft."""
         self._requests[workflow_id, request_id] = draft
-
-    def rejection_of(self, workflow_id: str, request_id: str) -> Rejection | None:
-        """The answer to a request that was refused lately."""
-        found = self._rejections.get((workflow_id, request_id))
-        return found[1] if found is not None and found[0] > self.now_s else None
-
-    def note_rejection(self, workflow_id: str, request_id: str, rejection: Rejection) -> None:
-        """A request was refused."""
-        self._rejections[workflow_id, request_id] = (self.now_s + REJECTIONS_KEPT_S, rejection)
-        while self._rejections:
-            oldest = next(iter(self._rejections))
-            if self._rejections[oldest][0] > self.now_s and len(self._rejections) <= MAX_REJECTIONS_KEPT:
-                break
-            del self._rejections[oldest]
 
     def await_result(self, run_id: str, command: AwaitResult) -> None:
         """Somebody waits for a run's close."""

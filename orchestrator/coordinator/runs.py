@@ -33,7 +33,8 @@ class Run(msgspec.Struct, eq=False):
     """The latest run of a workflow id, in memory.
 
     ``in_flight`` counts its turns in flight, ``snapshot_event`` is where its state row stands at least,
-    ``retry_at_s`` says when a blocked run's code is tried again.
+    ``retry_at_s`` says when a blocked run's code is tried again, ``requests`` how many request ids of its
+    workflow id are remembered (-1: not counted yet).
     """
 
     state: RunState
@@ -43,6 +44,7 @@ class Run(msgspec.Struct, eq=False):
     snapshot_event: int = 0
     retry_at_s: float = 0.0
     retries: int = 0
+    requests: int = -1
 
     @property
     def workflow_id(self) -> str:

@@ -36,7 +36,8 @@ from orchestrator.protocol.values import (
     ReplyTo,
     WorkflowStatus,
 )
-from orchestrator.store.partition_store import PartitionStore, encode_state
+from orchestrator.store.partition_store import PartitionStore, Row, encode_state
+from orchestrator.store.refusals import Refusals
 from orchestrator.workflow.instance import Instance, WorkflowCodeError
 from orchestrator.workflow.loop import Evicted
 
@@ -48,6 +49,9 @@ BLOCKED_RETRY_S = (1.0, 600.0)
 
 MAX_DOUBLINGS = 30
 """Of that delay: it is the longest long before, and a run may stay blocked for ever."""
+
+MAX_REQUESTS = 20_000
+"""Request ids kept per workflow id, those of its earlier runs too. Repeats come within seconds or minutes."""
 
 MAX_SETTLES = 10
 """Turns in a row, in one step, in which code asks to cancel what waits and is told that it is canceled. Code
@@ -170,6 +174,9 @@ class Partition(Protocol):
     runs: Runs
     store: PartitionStore
     suspects: frozenset[str]
+    refusals: Refusals
+    chores: list[Row]
+    """Rows for the store that belong to no turn; written with the next batch."""
 
     @property
     def held_back(self) -> Mapping[str, str]:
@@ -183,12 +190,6 @@ class Partition(Protocol):
 
     def note_request(self, workflow_id: str, request_id: str, draft: Draft) -> None:
         """A request led to a draft."""
-
-    def rejection_of(self, workflow_id: str, request_id: str) -> c.Rejection | None:
-        """The answer to a request that was refused lately."""
-
-    def note_rejection(self, workflow_id: str, request_id: str, rejection: c.Rejection) -> None:
-        """A request was refused."""
 
 
 class TurnMaker:
@@ -273,7 +274,8 @@ class _Builder:
     def reject(self, command: Any, rejection: c.Rejection) -> None:
         """Refuse a command; a repeat of it is refused likewise."""
         if command.request_id:
-            self.partition.note_rejection(self.workflow_id, command.request_id, rejection)
+            now_ms = self.engine_now_ms
+            self.partition.refusals.note(self.workflow_id, command.request_id, rejection, now_ms)
         self.answer(command, rejected(rejection), self.made.covered)
 
     def repeated(self, command: Any) -> bool:
@@ -290,7 +292,8 @@ class _Builder:
                 command, Reply(client_id="", request_id="", run_id=draft.run.state.run_id), draft.answers
             )
             return True
-        if (rejection := self.partition.rejection_of(self.workflow_id, request_id)) is not None:
+        rejection = self.partition.refusals.find(self.workflow_id, request_id, self.engine_now_ms)
+        if rejection is not None:
             self.answer(command, rejected(rejection), self.made.covered)
             return True
         request = self.partition.store.request(self.workflow_id, request_id)
@@ -323,7 +326,8 @@ class _Builder:
         assert isinstance(started, e.WorkflowStarted)
         self.now_ms = max(self.engine_now_ms, latest.time_ms if latest is not None else 0)
         run_id = new_id(self.maker.runtime)
-        self.run = Run(execution.new_run(self.workflow_id, run_id, started, self.now_ms))
+        known = self.run.requests if self.run is not None else 0
+        self.run = Run(execution.new_run(self.workflow_id, run_id, started, self.now_ms), requests=known)
         self.first_event_id = 1
         self.partition.runs.put(self.run)
         if command.await_result:
@@ -713,6 +717,8 @@ class _Builder:
         self.made.drafts.append(draft)
         for request_id in self.requests:
             self.partition.note_request(self.workflow_id, request_id, draft)
+        if self.requests:
+            self._limit_requests(run)
         for activity_id in self.changes.waiting:
             self._wait(activity_id)
         if self.first_event_id <= execution.WARN_EVENTS < state.next_event_id and state.is_open:
@@ -720,6 +726,17 @@ class _Builder:
                 f"workflow {self.workflow_id!r}, run {state.run_id}, has more than {execution.WARN_EVENTS} "
                 f"events; it is terminated at {execution.MAX_EVENTS}"
             )
+
+    def _limit_requests(self, run: Run) -> None:
+        """Forget the older half of the id's requests when there are too many: O(1) for each, on average."""
+        store = self.partition.store
+        if run.requests < 0:
+            run.requests = store.count_requests(self.workflow_id)
+        run.requests += len(self.requests)
+        if run.requests > MAX_REQUESTS:
+            forgotten = store.oldest_requests(self.workflow_id, keep=MAX_REQUESTS // 2)
+            self.partition.chores += [Row(key, None) for key in forgotten]
+            run.requests -= len(forgotten)
 
     def _wait(self, activity_id: int) -> None:
         assert self.run is not None

@@ -10,6 +10,8 @@ t     run id, turn (8 bytes)                          a turn
 o     run id                                          nothing: the run is open
 s     start time, inverted (8 bytes), run id          nothing: runs by start, newest first
 d     workflow id, NUL, request id                    what became of that request
+f     workflow id, NUL, request id                    how that request was refused, and until when it counts
+y     time (8 bytes), key of such a row               nothing: until when it counts
 x     time (8 bytes), run id, kind (1 byte), id (4)   workflow id: a deadline
 l     number, inverted (8 bytes)                      a dead letter, newest first (in a store of its own)
 p     offset of history (8 bytes)                     a turn whose business events may be unpublished
@@ -25,6 +27,7 @@ from orchestrator.engine.state import Deadline, DeadlineKind
 CHECKPOINT = b"c"
 OPEN = b"o"
 STARTS = b"s"
+REFUSAL_EXPIRIES = b"y"
 DEADLINES = b"x"
 LETTERS = b"l"
 UNPUBLISHED = b"p"
@@ -88,6 +91,28 @@ def number_of_letter(key: bytes) -> int:
 def request(workflow_id: str, request_id: str) -> bytes:
     """Row of a request that had an effect."""
     return b"d" + workflow_id.encode() + b"\0" + request_id.encode()
+
+
+def requests(workflow_id: str) -> tuple[bytes, bytes]:
+    """The range of an id's rows of :func:`request`."""
+    prefix = b"d" + workflow_id.encode()
+    return prefix + b"\0", prefix + b"\1"
+
+
+def refusal(workflow_id: str, request_id: str) -> bytes:
+    """Row of a request that was refused."""
+    return b"f" + workflow_id.encode() + b"\0" + request_id.encode()
+
+
+def refusal_expiry(expires_ms: int, refused: bytes) -> bytes:
+    """Row of a refusal in the order of expiry; ``refused`` is its key."""
+    return REFUSAL_EXPIRIES + _U64.pack(expires_ms) + refused
+
+
+def parse_refusal_expiry(key: bytes) -> tuple[int, bytes]:
+    """The time and the key in a key of :func:`refusal_expiry`."""
+    (expires_ms,) = _U64.unpack_from(key, 1)
+    return expires_ms, key[9:]
 
 
 def deadline(run_id: str, due: Deadline) -> bytes:

@@ -28,6 +28,7 @@ from rocksdict import (
 from orchestrator.engine import decider, execution
 from orchestrator.engine.state import Changes, Deadline, RunState
 from orchestrator.errors import OrchestratorError, Unavailable
+from orchestrator.protocol.commands import Rejection
 from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import Marks, Turn
 from orchestrator.store import keys
@@ -95,6 +96,13 @@ class Unpublished(NamedTuple):
     workflow_type: str
 
 
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """A refused request: repeats are refused likewise until then."""
+
+    expires_ms: int
+    rejection: Rejection
+
+
 class Row(msgspec.Struct, frozen=True, gc=False):
     """A put, or a delete if ``value`` is None."""
 
@@ -116,11 +124,17 @@ _decode_state = msgspec.msgpack.Decoder(RunState).decode
 _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
 _decode_unpublished = msgspec.msgpack.Decoder(tuple[str, int, str]).decode
 _decode_request = msgspec.msgpack.Decoder(Request).decode
+_decode_refusal = msgspec.msgpack.Decoder(Refusal).decode
 
 
 def encode_state(state: RunState) -> bytes:
     """A run's state as its row holds it. Taken when a turn is made: the state goes on changing."""
     return _encode(state)
+
+
+def encode_refusal(refusal: Refusal) -> bytes:
+    """The value of a row of ``keys.refusal``."""
+    return _encode(refusal)
 
 
 def rows_of(turn: Turn, changes: Changes, *, state: bytes | None, is_open: bool) -> list[Row]:
@@ -288,6 +302,26 @@ class PartitionStore:
         """Turns whose business events may be unpublished, behind an offset, in the order of history."""
         for key, value in self._scan(keys.unpublished(after + 1), keys.UNPUBLISHED + b"\xff" * 9):
             yield Unpublished(keys.parse_unpublished(key), *_decode_unpublished(value))
+
+    def count_requests(self, workflow_id: str) -> int:
+        """How many requests of an id had an effect, as far as they are remembered."""
+        return sum(1 for _ in self._scan(*keys.requests(workflow_id)))
+
+    def oldest_requests(self, workflow_id: str, *, keep: int) -> list[bytes]:
+        """Keys of all remembered requests of an id but for the newest ``keep``. Run ids sort by time."""
+        found = [(_decode_request(value), key) for key, value in self._scan(*keys.requests(workflow_id))]
+        found.sort(key=lambda item: (item[0].run_id, item[0].turn))
+        return [key for _, key in found[: max(0, len(found) - keep)]]
+
+    def refusal(self, key: bytes) -> Refusal | None:
+        """How a request was refused, by the key of its row."""
+        found = self._get(key)
+        return _decode_refusal(found) if found is not None else None
+
+    def refusals(self, first: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+        """(resume key, time of expiry, key) of refusals in the order of expiry, from a resume key on."""
+        for row, _ in self._scan(first or keys.REFUSAL_EXPIRIES, keys.REFUSAL_EXPIRIES + b"\xff" * 9):
+            yield row, *keys.parse_refusal_expiry(row)
 
     def open_runs(self) -> Iterator[str]:
         """Run ids of all open runs, oldest first."""

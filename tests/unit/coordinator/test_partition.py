@@ -6,11 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from orchestrator import workflow
 from orchestrator.codec import avro
 from orchestrator.coordinator import ownership, partition
+from orchestrator.coordinator import turn as turn_making
 from orchestrator.engine import decider
 from orchestrator.engine.state import Changes, RunState
 from orchestrator.log import simulated
@@ -19,7 +21,9 @@ from orchestrator.log.topics import HISTORY, TASKS
 from orchestrator.protocol import commands as c
 from orchestrator.protocol import events as e
 from orchestrator.protocol.records import Activation, Claim, HistoryRecord, Marks, Turn, history_key
+from orchestrator.protocol.tasks import Reply
 from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.refusals import KEPT_MS
 
 from .kit import TO_ME, Bench, query, report, signal, start
 
@@ -276,3 +280,84 @@ def test_a_store_stands_where_history_does(bench: Bench) -> None:
     assert store.checkpoint.offset == offset
     assert store.checkpoint.marks.commands == 2
     store.close()
+
+
+# ------------------------------------------------------------------------------------ repeated requests
+
+
+def repeat(bench: Bench, *commands: c.Command) -> list[Reply]:
+    """The answers to repeats, without what says where they stand."""
+    before = len(bench.replies)
+    bench.send(*commands)
+    return [msgspec.structs.replace(reply, offset=-1) for reply in bench.replies[before:]]
+
+
+def test_a_repeat_is_answered_as_the_original_was_after_a_takeover_too(bench: Bench) -> None:
+    commands = [
+        start(),
+        signal("note", "x"),
+        c.TerminateWorkflow(workflow_id="a", request_id="t", reply_to=TO_ME),
+        start(request_id="again"),
+        c.CancelWorkflow(workflow_id="a", request_id="c", reply_to=TO_ME),
+    ]
+    answered = [reply for command in commands for reply in repeat(bench, command)]
+    turns = len(bench.turns)
+    assert [reply for command in commands for reply in repeat(bench, command)] == answered
+    bench.partition.store.wipe()  # another owner has none of it but history
+    bench.restart()
+    assert [reply for command in commands for reply in repeat(bench, command)] == answered
+    assert len(bench.turns) == turns
+
+
+def test_a_refused_request_is_refused_by_the_same_owner_for_a_while(bench: Bench) -> None:
+    early = signal("note", "x")
+    (refused,) = repeat(bench, early)
+    assert refused.rejection == "workflow-not-found"
+    bench.send(start())
+    assert repeat(bench, early) == [refused]
+    bench.restart()
+    assert repeat(bench, early) == [refused]
+    bench.pass_s(KEPT_MS / 1_000)
+    assert list(bench.partition.store.refusals(b"")) == []
+    bench.send(start(request_id="again"))
+    assert [reply.rejection for reply in repeat(bench, early)] == [""]
+
+
+def test_a_refused_request_may_be_decided_anew_after_a_takeover(bench: Bench) -> None:
+    early = signal("note", "x")
+    repeat(bench, early)
+    bench.send(start())
+    bench.partition.store.wipe()
+    bench.restart()
+    assert [reply.rejection for reply in repeat(bench, early)] == [""]
+
+
+def test_the_oldest_request_ids_are_forgotten_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn_making, "MAX_REQUESTS", 10)
+    bench.send(start())
+    store = bench.partition.store
+    kept = []
+    for n in range(25):
+        if n == 12:
+            bench.restart()  # they are counted anew
+            store = bench.partition.store
+        bench.send(signal("note", str(n)))
+        bench.pass_s(1)
+        kept.append(store.count_requests("a"))
+    assert max(kept) == 10
+    assert min(kept[5:]) >= 5
+    turns = len(bench.turns)
+    assert [reply.rejection for reply in repeat(bench, signal("note", "24"))] == [""]
+    assert len(bench.turns) == turns, "the newest are remembered"
+    bench.send(signal("note", "0"))
+    assert len(bench.turns) == turns + 1, "the oldest are not"
+
+
+def test_the_limit_of_request_ids_is_that_of_all_runs_of_an_id(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn_making, "MAX_REQUESTS", 10)
+    for n in range(15):
+        bench.send(start(request_id=f"s{n}"), c.TerminateWorkflow(workflow_id="a", request_id=f"t{n}"))
+        bench.pass_s(1)
+        assert bench.partition.store.count_requests("a") <= 10
