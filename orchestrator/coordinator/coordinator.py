@@ -29,15 +29,18 @@ from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import (
     ACK_DEADLINE_S,
     Committed,
+    Erased,
     Found,
     Lost,
     Owned,
     Ownership,
     Phase,
     Verdict,
+    Void,
 )
 from orchestrator.coordinator.partition import Entry, Partition
 from orchestrator.coordinator.publisher import Publishing
+from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Definitions
 from orchestrator.coordinator.runtime import EngineClock, Runtime, new_id
 from orchestrator.coordinator.turn import (
@@ -81,8 +84,11 @@ MAX_COMMANDS_PER_STEP = 1_000
 
 MAX_DISPATCHES_PER_STEP = 2_000
 BEAT_S = 1.0
-TIDY_S = 1.0
-"""What nobody waits for is done so often, a little at a time."""
+TIDY_S = (0.05, 1.0)
+"""What nobody waits for is done so often, a little at a time; while there is none, it is looked for."""
+
+POSITION_TO_TIDY_S = 60.0
+"""Closed runs are kept until a position covers them. A busy partition, which writes none, writes one then."""
 
 POSITION_AFTER_S = 1.0
 """A position is written when nothing was appended for so long, so that a busy partition writes none."""
@@ -120,6 +126,7 @@ class Coordinator:
         open_store: Callable[[int], PartitionStore] | None = None,
         suspects: Iterable[str] = (),
         max_runs_in_memory: int = MAX_RUNS_IN_MEMORY,
+        retention_ms: int = DEFAULT_RETENTION_MS,
     ) -> None:
         """Join nothing yet.
 
@@ -135,6 +142,7 @@ class Coordinator:
             watch: the watchdog of user code; default none.
             open_store: opens the store of a partition, if not ``folder/partition``.
             max_runs_in_memory: per partition; others are made again by a replay when they are woken.
+            retention_ms: closed runs leave history and the store so long after their close.
             suspects: workflow ids whose code is not to be entered, for a predecessor got stuck in it.
         """
         self.incarnation = new_id(runtime)
@@ -147,6 +155,7 @@ class Coordinator:
         self._watch = watch if watch is not None else Unwatched()
         self._suspects = frozenset(suspects)
         self._max_runs = max_runs_in_memory
+        self._retention_ms = retention_ms
         self._clock = EngineClock(runtime)
         self._dispatcher = Dispatcher(self.incarnation)
         self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._watch, log_.refusal_of_topic)
@@ -213,7 +222,7 @@ class Coordinator:
     def wait_s(self) -> float:
         """How long the next poll may wait."""
         now_s, now_ms = self._runtime.monotonic_s(), self._clock.now_ms()
-        wait_s = min(MAX_POLL_S, max(0.0, self._next_beat_s - now_s))
+        wait_s = min(MAX_POLL_S, max(0.0, min(self._next_beat_s, self._next_tidy_s) - now_s))
         for partition in self.partitions.values():
             if partition.ownership.phase is Phase.RESTORING or partition.resumes:
                 return 0.0
@@ -279,6 +288,7 @@ class Coordinator:
                 store,
                 suspects=self._suspects,
                 max_runs=self._max_runs,
+                retention_ms=self._retention_ms,
                 watch=self._watch,
             )
             partition.now_s = self._runtime.monotonic_s()
@@ -336,7 +346,7 @@ class Coordinator:
     # ------------------------------------------------------------------------------------ read back
 
     def _read_back(self, records: list[Record]) -> None:
-        committed: dict[int, list[Committed]] = {}
+        committed: dict[int, list[Committed | Void | Erased]] = {}
         for record in records:
             partition = self.partitions.get(record.partition)
             if record.topic == WORKERS:
@@ -365,11 +375,12 @@ class Coordinator:
         self,
         partition: Partition,
         verdict: Verdict | None,
-        committed: dict[int, list[Committed]],
+        committed: dict[int, list[Committed | Void | Erased]],
     ) -> None:
-        if isinstance(verdict, Committed):
+        running = partition.ownership.running
+        if isinstance(verdict, Committed) or (running and isinstance(verdict, Void | Erased)):
             committed.setdefault(partition.number, []).append(verdict)
-        elif isinstance(verdict, Found):
+        elif isinstance(verdict, Found | Void | Erased):
             self._clock.observe(partition.fold([verdict]))
         elif isinstance(verdict, Owned):
             self._on_owned(partition, verdict.offset)
@@ -512,15 +523,21 @@ class Coordinator:
         self._outgoing.append(WORKERS, 0, self.incarnation.encode(), avro.encode(beat))
 
     def _tidy_if_due(self) -> None:
-        """What no command waits for: forget what has had its time."""
+        """What no command waits for: forget what has had its time, in the store and in history."""
         now_s = self._runtime.monotonic_s()
         if now_s < self._next_tidy_s:
             return
-        self._next_tidy_s = now_s + TIDY_S
-        now_ms = self._clock.now_ms()
+        now_ms, busy = self._clock.now_ms(), False
         for partition in self.partitions.values():
-            if partition.ownership.running:
-                partition.tidy_store(now_ms)
+            if not partition.ownership.running or partition.ownership.saturated:
+                continue
+            tombstones = partition.tidy(now_ms)
+            busy = busy or bool(tombstones)
+            for key in tombstones:
+                self._outgoing.append(HISTORY, partition.number, key, None)
+            if partition.wants_position(now_s, POSITION_TO_TIDY_S):
+                self._write_position(partition, [], now_ms)
+        self._next_tidy_s = now_s + TIDY_S[0 if busy else 1]
 
     # --------------------------------------------------------------------------------------- decide
 

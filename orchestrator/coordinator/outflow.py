@@ -54,6 +54,10 @@ class Outflow:
         while self._under_way and self._under_way[0].remaining == 0:
             self.sent_through = self._under_way.popleft().offset
 
+    def has_sent(self, offset: int) -> bool:
+        """Whether all records that follow from turns up to an offset are acknowledged."""
+        return not self._under_way or self._under_way[0].offset > offset
+
     def overdue_s(self, now_s: float) -> float:
         """For how long the oldest record has waited for its acknowledgement."""
         return now_s - self._under_way[0].since_s if self._under_way else 0.0

@@ -82,6 +82,20 @@ class Found(msgspec.Struct, frozen=True):
     offset: int
 
 
+class Void(msgspec.Struct, frozen=True):
+    """A record that does not count, a late one of a former owner mostly."""
+
+    key: bytes
+    offset: int
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """A tombstone."""
+
+    key: bytes
+    offset: int
+
+
 class Owned(msgspec.Struct, frozen=True):
     """The claim came back: everything valid before it is the whole truth."""
 
@@ -95,7 +109,10 @@ class Lost(msgspec.Struct, frozen=True):
     found: Found | None = None
 
 
-Verdict = Committed | Found | Owned | Lost
+Read = Found | Void | Erased
+"""What is to be folded into the store, beside what this process appended itself."""
+
+Verdict = Committed | Read | Owned | Lost
 
 
 class _Flight(msgspec.Struct, gc=False):
@@ -203,16 +220,18 @@ class Ownership:
 
     # -------------------------------------------------------------------------------------- restore
 
-    def restore_slice(self) -> Iterator[Found]:
+    def restore_slice(self) -> Iterator[Read]:
         """Read on towards the end of history; at the end, claim the partition."""
         records = self._log.read(HISTORY, self.partition, self.next_offset, RESTORE_SLICE_RECORDS)
         for record in records:
             self.next_offset = record.offset + 1
             if record.value is None:
+                yield Erased(record.key, record.offset)
                 continue
             decoded = _decode(record)
-            if self.validity.judge(decoded) and not isinstance(decoded, Claim):
-                yield Found(decoded, record.offset)
+            valid = self.validity.judge(decoded)
+            if not isinstance(decoded, Claim):
+                yield Found(decoded, record.offset) if valid else Void(record.key, record.offset)
         if not records:
             self._log.seek(HISTORY, self.partition, self.next_offset)
             if self._behind:
@@ -321,18 +340,18 @@ class Ownership:
             return None
         self.next_offset = record.offset + 1
         if record.value is None:
-            return None
+            return Erased(record.key, record.offset)
         if self._flights and self._flights[0].key == record.key:
             flight = self._flights.popleft()
             self.in_flight_bytes -= flight.size_bytes
             self.validity.seq += 1
             return Committed(flight.record, flight.entry, record.offset)
-        return self._on_foreign(_decode(record), record.offset)
+        return self._on_foreign(_decode(record), record)
 
-    def _on_foreign(self, decoded: HistoryRecord, offset: int) -> Verdict | None:
-        valid = self.validity.judge(decoded)
+    def _on_foreign(self, decoded: HistoryRecord, record: Record) -> Verdict | None:
+        valid, offset = self.validity.judge(decoded), record.offset
         if not valid:
-            return None
+            return None if isinstance(decoded, Claim) else Void(record.key, offset)
         if not isinstance(decoded, Claim):
             found = Found(decoded, offset)
             if self.phase is Phase.RUNNING:

@@ -17,8 +17,9 @@ import msgspec
 from orchestrator.codec import avro
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow
-from orchestrator.coordinator.ownership import Committed, Found, Ownership
+from orchestrator.coordinator.ownership import Committed, Erased, Found, Ownership, Read, Void
 from orchestrator.coordinator.publisher import Publishing
+from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS, Cleaner
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
 from orchestrator.coordinator.turn import Answer, Draft, Input, RefusedDelivery, Resume, turn_of
 from orchestrator.coordinator.watchdog import Watch
@@ -28,10 +29,10 @@ from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
 from orchestrator.log.port import Record
 from orchestrator.protocol.commands import AwaitResult
 from orchestrator.protocol.events import ActivityScheduled
-from orchestrator.protocol.records import MAX_PART_BYTES, Marks, Position, Turn
+from orchestrator.protocol.records import MAX_PART_BYTES, Marks, Position, Turn, history_key
 from orchestrator.protocol.tasks import CancelTask
 from orchestrator.store.fold import HistoryFold
-from orchestrator.store.partition_store import PartitionStore, Row, rows_of, unpublished_row
+from orchestrator.store.partition_store import PartitionStore, Row, row_of_close, rows_of, unpublished_row
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.timers import Deadlines
 
@@ -68,6 +69,7 @@ class Partition:
         *,
         suspects: frozenset[str] = frozenset(),
         max_runs: int = MAX_RUNS_IN_MEMORY,
+        retention_ms: int = DEFAULT_RETENTION_MS,
         watch: Watch | None = None,
     ) -> None:
         """``store`` stands where its checkpoint says; the code of the ids ``suspects`` is not entered."""
@@ -77,6 +79,7 @@ class Partition:
         self.history = HistoryFold(store)
         self.suspects = suspects
         self._max_runs = max_runs
+        self._retention_ms = retention_ms
         self._watch = watch
         self.poisoned: dict[str, str] = {}
         self.now_s = 0.0
@@ -91,12 +94,14 @@ class Partition:
         self.runs = Runs(self.store, limit=self._max_runs, watch=self._watch)
         self.deadlines = Deadlines(self.store)
         self.outflow = Outflow(checkpoint.sent_through)
+        self.cleaner = Cleaner(self.store, retention_ms=self._retention_ms)
         self.pending: deque[Record] = deque()
         self.held: set[int] = set()
         self.next_command = self.marks.commands
         self.resumes: dict[str, None] = {}
         self.refused: list[RefusedDelivery] = []
         self.last_append_s = 0.0
+        self._position_asked_s = float("-inf")
         self.written_marks = self.marks
         self.written_sent_through = checkpoint.sent_through
         self.seeking_commands = False
@@ -134,10 +139,13 @@ class Partition:
 
     # -------------------------------------------------------------------------------------- restore
 
-    def fold(self, found: Iterable[Found]) -> int:
-        """Apply valid records that were read, not decided, here; returns the newest time in them."""
+    def fold(self, found: Iterable[Read]) -> int:
+        """Apply records that were read, not decided, here; returns the newest time in them."""
         newest_ms = 0
         for item in found:
+            if not isinstance(item, Found):
+                self._clear(item)
+                continue
             newest_ms = max(newest_ms, item.record.time_ms)
             if dropped := self.history.add(item.record, item.offset):
                 log.warning("partition %d: %s", self.number, dropped)
@@ -149,14 +157,45 @@ class Partition:
         self.history.flush(rows, next_offset=self.ownership.next_offset)
         self.chores = []
 
-    def tidy_store(self, now_ms: int) -> None:
-        """Write what waits for no turn, and forget what has had its time."""
+    def _clear(self, item: Void | Erased) -> None:
+        if isinstance(item, Void):
+            self.history.litter(item.offset, item.key)
+        else:
+            self.history.erase(item.key, item.offset)
+            self.chores += self.cleaner.landed(item.key)
+
+    def tidy(self, now_ms: int) -> list[bytes]:
+        """Forget what has had its time; returns keys of history to send tombstones for."""
+        tombstones, rows = self.cleaner.next(
+            self.now_s, now_ms, position=self.history.position, left_behind=self.left_behind
+        )
+        self.chores += rows
         self.chores += self.refusals.forget(now_ms)
         if self.chores:
             self._flush()
+        return tombstones
+
+    def wants_position(self, now_s: float, again_s: float) -> bool:
+        """Whether closed runs are kept for want of a position that covers them; says so once in a while."""
+        end = self.cleaner.held_back
+        if end < 0 or end < self.history.covered_through or now_s < self._position_asked_s + again_s:
+            return False
+        self._position_asked_s = now_s
+        return True
+
+    def left_behind(self, offset: int) -> bool:
+        """Whether nothing needs the turns up to an offset of history any more.
+
+        A position covers their commands, and everything that follows from them has left.
+        """
+        if offset >= self.history.covered_through or not self.outflow.has_sent(offset):
+            return False
+        unpublished = next(self.store.unpublished(), None)
+        return unpublished is None or unpublished.offset > offset
 
     def own(self, dispatcher: Dispatcher) -> None:
         """The claim came back: everything valid is in the store. Take stock of all open runs."""
+        self.history.litter(self.ownership.next_offset, *map(history_key, self.history.parts.open))
         self.history.parts.drop()
         self._flush()
         self.history.forget()
@@ -340,7 +379,7 @@ class Partition:
 
     # ------------------------------------------------------------------------------------ read back
 
-    def apply(self, committed: Sequence[Committed]) -> list[tuple[Entry, int]]:
+    def apply(self, committed: Sequence[Committed | Void | Erased]) -> list[tuple[Entry, int]]:
         """Records came back: write them to the store, with the checkpoint, in one batch.
 
         Returns the entries that are complete now, with their offsets.
@@ -348,6 +387,9 @@ class Partition:
         rows: list[Row] = []
         entries: list[tuple[Entry, int]] = []
         for back in committed:
+            if not isinstance(back, Committed):
+                self._clear(back)
+                continue
             entry: Entry | None = back.entry
             if entry is None:
                 assert isinstance(back.record, Turn)
@@ -356,7 +398,12 @@ class Partition:
             self.history.parts.drop()
             entries.append((entry, back.offset))
             rows.extend(entry.rows)
-            offsets = entry.draft.offsets if entry.draft is not None else ()
+            if isinstance(back.record, Position):
+                self.history.add_position(back.record, back.offset)
+            draft = entry.draft
+            if draft is not None and not draft.is_open:
+                rows.append(row_of_close(draft.run.state, back.offset))
+            offsets = draft.offsets if draft is not None else ()
             self.history.advance(entry.marks, self.outflow.sent_through, offsets)
             if entry.draft is not None and entry.publishes:
                 rows.append(self._unpublished(entry.draft, back.offset))

@@ -129,3 +129,11 @@ def history_key(record: HistoryRecord) -> bytes:
     if isinstance(record, Position):
         return f"position/{record.epoch}/{record.seq}".encode()
     return f"claim/{record.epoch}/{record.nonce}".encode()
+
+
+def turn_keys(turn: Turn) -> list[bytes]:
+    """The keys of all records of a whole turn, in order. ``turn`` is whole, or its last part."""
+    if turn.parts == 1:
+        return [history_key(turn)]
+    key = f"{turn.run_id}/{turn.turn}/{turn.epoch}"
+    return [f"{key}/{part}".encode() for part in range(turn.parts)]

@@ -25,12 +25,14 @@ from orchestrator.engine import decider, outbox
 from orchestrator.engine.state import Changes, RunState
 from orchestrator.engine.validity import Parts, Validity
 from orchestrator.protocol.events import UnknownEvent
-from orchestrator.protocol.records import Claim, Marks, Position, Turn
+from orchestrator.protocol.records import Claim, Marks, Position, Turn, history_key, turn_keys
+from orchestrator.store import keys
 from orchestrator.store.partition_store import (
     Checkpoint,
     PartitionStore,
     Row,
     encode_state,
+    row_of_close,
     rows_of,
     rows_of_erased,
     snapshot_due,
@@ -82,7 +84,8 @@ class HistoryFold:
         """Go on where the checkpoint of ``store`` stands; nobody else writes to it meanwhile.
 
         ``strict`` is for whoever decides: an error of the engine itself is raised, for they must know what
-        was decided, and turns with business events have rows. Else the run is dropped like one with a gap.
+        was decided, turns with business events have rows, and so have keys of history that are to get a
+        tombstone. Else the run is dropped like one with a gap.
         """
         found = store.checkpoint
         self.store = store
@@ -97,6 +100,12 @@ class HistoryFold:
         self.caught_up_ms = found.caught_up_ms
         self._unread = found.unread
         self._strict = strict
+        self.position = found.position
+        self.covered_through = -1
+        """The offset of a position that covers the commands of all turns before it."""
+        self._from_the_beginning = not found.offset
+        self._dropped: set[str] = set()
+        """Runs with a gap: their records stay, for whoever looks for the reason."""
         self._runs: OrderedDict[str, _Folding] = OrderedDict()
         self._rows: list[Row] = []
         self._turns: dict[str, list[Turn]] = {}
@@ -117,7 +126,7 @@ class HistoryFold:
             return ""
         self.next_offset = record.offset + 1
         if record.value is None:
-            self._erase(record.key)
+            self.erase(record.key, record.offset)
             return ""
         try:
             decoded = avro.decode(record.value, _TOPIC)
@@ -138,15 +147,34 @@ class HistoryFold:
         """
         self.next_offset = offset + 1
         if isinstance(record, Position):
-            self.advance(record.marks, record.sent_through)
+            self.add_position(record, offset)
             return ""
         if any(isinstance(event, UnknownEvent) for event in record.events):
             self._not_understood(offset)
+        before = self.parts.open
         whole = self.parts.add(record)
+        if record.part == 0:
+            self.litter(offset, *map(history_key, before))
+        elif whole is None and record.parts:
+            self.litter(offset, *map(history_key, (*before, record)))
         if whole is None:
             return ""
         self.advance(whole.marks, whole.sent_through, [cause.offset for cause in whole.causes])
         return self._fold(whole, offset)
+
+    def add_position(self, record: Position, offset: int) -> None:
+        """A position that counts; the one before is superseded."""
+        if self.position:
+            self.litter(offset, self.position)
+        self.position = history_key(record)
+        self.advance(record.marks, record.sent_through)
+        if not any(covered >= self.marks.commands for covered in self.covered):
+            self.covered_through = offset
+
+    def litter(self, offset: int, *found: bytes) -> None:
+        """Keys of records that never counted or count no longer, as is known from ``offset`` on."""
+        if self._strict:
+            self._rows += [Row(keys.litter(offset, key), b"") for key in found]
 
     def advance(self, marks: Marks, sent_through: int, offsets: Sequence[int] = ()) -> None:
         """What a record says of commands: those below ``marks`` and those at ``offsets`` are consumed."""
@@ -164,6 +192,8 @@ class HistoryFold:
         folding = self._find(turn.run_id)
         if folding is None and turn.turn > 1:
             log.debug("turn %d of run %s is ignored: its first turn is gone", turn.turn, turn.run_id)
+            if self._from_the_beginning and turn.run_id not in self._dropped:
+                self.litter(offset, *turn_keys(turn))
             return ""
         changes = Changes()
         try:
@@ -172,6 +202,7 @@ class HistoryFold:
             if self._strict and not isinstance(error, ValueError):
                 raise
             self._remove(turn.run_id)
+            self._dropped.add(turn.run_id)
             return f"run {turn.run_id} of {turn.workflow_id!r} is dropped, its history has a gap: {error}"
         if folding is None:
             folding = self._runs[turn.run_id] = _Folding(state)
@@ -183,6 +214,8 @@ class HistoryFold:
         self._rows += rows_of(turn, changes, state=row, is_open=state.is_open)
         if self._strict and outbox.has_publications(turn):  # who decides publishes too, and nobody else
             self._rows.append(unpublished_row(offset, turn.run_id, turn.turn, state.workflow_type))
+        if not state.is_open:
+            self._rows.append(row_of_close(state, offset))
         self._turns.setdefault(turn.run_id, []).append(turn)
         return ""
 
@@ -198,11 +231,12 @@ class HistoryFold:
         folding = self._runs[run_id] = _Folding(state)
         return folding
 
-    def _erase(self, key: bytes) -> None:
+    def erase(self, key: bytes, offset: int) -> None:
         """A tombstone. The first one of a record that counts removes its run: it is past its retention.
 
         That of a void record says nothing of the run: its key has another epoch.
         """
+        self.next_offset = max(self.next_offset, offset + 1)
         words = key.split(b"/")
         if len(words) < 3 or not words[1].isdigit() or not words[2].isdigit():
             return
@@ -210,12 +244,14 @@ class HistoryFold:
         pending = (turn for turn in self._turns.get(run_id, ()) if turn.turn == number)
         turn = next(pending, None) or self.store.turn(run_id, number)
         if turn is not None and turn.epoch == epoch:
-            self._remove(run_id)
+            erased = (other for turn in self._remove(run_id) for other in turn_keys(turn) if other != key)
+            self.litter(offset, *erased)
 
-    def _remove(self, run_id: str) -> None:
+    def _remove(self, run_id: str) -> list[Turn]:
+        """Let a run leave the store; returns its turns."""
         folding = self._find(run_id)
         if folding is None:
-            return
+            return []
         state = folding.state
         turns = [*self.store.turns(run_id), *self._turns.pop(run_id, ())]
         newest = self._latest.get(state.workflow_id) or self.store.latest_run_id(state.workflow_id)
@@ -224,6 +260,7 @@ class HistoryFold:
         del self._runs[run_id]
         if self._latest.get(state.workflow_id) == run_id:
             del self._latest[state.workflow_id]
+        return turns
 
     # ----------------------------------------------------------------------------------------- flush
 
@@ -248,6 +285,7 @@ class HistoryFold:
             parts=self.parts.open,
             unread=self._unread,
             caught_up_ms=self.caught_up_ms,
+            position=self.position,
         )
         self.store.apply([*self._rows, *rows] if self._rows else rows, checkpoint)
         self._rows.clear()

@@ -15,6 +15,8 @@ y     time (8 bytes), key of such a row               nothing: until when it cou
 x     time (8 bytes), run id, kind (1 byte), id (4)   workflow id: a deadline
 l     number, inverted (8 bytes)                      a dead letter, newest first (in a store of its own)
 p     offset of history (8 bytes)                     a turn whose business events may be unpublished
+e     close time (8 bytes), run id                     offset in history of the run's last turn (8 bytes)
+g     offset (8 bytes), key in history                nothing: that key is to get a tombstone
 ====  ==============================================  ===========================================
 """
 
@@ -31,6 +33,8 @@ REFUSAL_EXPIRIES = b"y"
 DEADLINES = b"x"
 LETTERS = b"l"
 UNPUBLISHED = b"p"
+CLOSES = b"e"
+LITTER = b"g"
 
 RUN_ID_BYTES = 32
 """Run ids are 32 hexadecimal digits, the first of them the time of the start."""
@@ -113,6 +117,42 @@ def parse_refusal_expiry(key: bytes) -> tuple[int, bytes]:
     """The time and the key in a key of :func:`refusal_expiry`."""
     (expires_ms,) = _U64.unpack_from(key, 1)
     return expires_ms, key[9:]
+
+
+def close(close_time_ms: int, run_id: str) -> bytes:
+    """Row of a closed run in the order of closes."""
+    return CLOSES + _U64.pack(close_time_ms) + run_id.encode()
+
+
+def run_of_close(key: bytes) -> str:
+    """The run id in a key of :func:`close`."""
+    return key[9:].decode()
+
+
+def closes_until(time_ms: int) -> bytes:
+    """The first key above all closes before ``time_ms``."""
+    return CLOSES + _U64.pack(max(0, time_ms))
+
+
+def litter(offset: int, key: bytes) -> bytes:
+    """Row of a record of history that counts no longer: its key, and where that was known."""
+    return LITTER + _U64.pack(offset) + key
+
+
+def key_of_litter(row: bytes) -> bytes:
+    """The key in history in a key of :func:`litter`."""
+    return row[9:]
+
+
+def pack_offset(offset: int) -> bytes:
+    """An offset as a value."""
+    return _U64.pack(offset)
+
+
+def unpack_offset(value: bytes) -> int:
+    """The offset in a value."""
+    offset: int = _U64.unpack(value)[0]
+    return offset
 
 
 def deadline(run_id: str, due: Deadline) -> bytes:

@@ -43,7 +43,7 @@ MEMTABLES_BYTES = 32 * 1024 * 1024
 """Of one store, and of all stores of a process together. RocksDB's default of 64 MiB each would be 2 GiB
 for 16 partitions while they flush."""
 
-FORMAT = 1
+FORMAT = 2
 """Raised when rows change their shape: an older store is rebuilt."""
 
 
@@ -62,6 +62,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     turns have decided. ``parts`` are the read parts of a turn that is not complete yet. ``unread`` are
     offsets of records that this version did not understand, or not wholly. ``caught_up_ms`` is when a
     reader was at the end of the partition last, by its clock; 0 if it keeps no account of that.
+    ``position`` is the key of the last position that counts.
     """
 
     format: int = FORMAT
@@ -77,6 +78,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     parts: tuple[Turn, ...] = ()
     unread: tuple[int, ...] = ()
     caught_up_ms: int = 0
+    position: bytes = b""
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
@@ -172,6 +174,11 @@ def snapshot_due(state: RunState, snapshot_event: int) -> bool:
     return not state.is_open or state.turn == 1 or state.next_event_id - snapshot_event >= open_things
 
 
+def row_of_close(state: RunState, offset: int) -> Row:
+    """The row of a run that was closed by the turn at ``offset``."""
+    return Row(keys.close(state.close_time_ms, state.run_id), keys.pack_offset(offset))
+
+
 def rows_of_erased(state: RunState, turns: Iterable[Turn], *, latest: bool) -> list[Row]:
     """The rows to delete so that nothing of a run is left: its state, all its ``turns``, its requests.
 
@@ -179,6 +186,7 @@ def rows_of_erased(state: RunState, turns: Iterable[Turn], *, latest: bool) -> l
     """
     run_id, workflow_id = state.run_id, state.workflow_id
     gone = [keys.state(run_id), keys.open_run(run_id), keys.start(state.start_time_ms, run_id)]
+    gone.append(keys.close(state.close_time_ms, run_id))
     if latest:
         gone.append(keys.latest(workflow_id))
     gone += [keys.deadline(run_id, due) for due in execution.deadlines_of(state)]
@@ -322,6 +330,16 @@ class PartitionStore:
         """(resume key, time of expiry, key) of refusals in the order of expiry, from a resume key on."""
         for row, _ in self._scan(first or keys.REFUSAL_EXPIRIES, keys.REFUSAL_EXPIRIES + b"\xff" * 9):
             yield row, *keys.parse_refusal_expiry(row)
+
+    def closed_runs(self, first: bytes, until_ms: int) -> Iterator[tuple[bytes, str, int]]:
+        """(resume key, run id, offset of its last turn) of runs that were closed before ``until_ms``."""
+        for row, value in self._scan(first or keys.CLOSES, keys.closes_until(until_ms)):
+            yield row, keys.run_of_close(row), keys.unpack_offset(value)
+
+    def litter(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """(resume key, key in history) of records that count no longer, in the order of their finding."""
+        for row, _ in self._scan(first or keys.LITTER, keys.LITTER + b"\xff" * 9):
+            yield row, keys.key_of_litter(row)
 
     def open_runs(self) -> Iterator[str]:
         """Run ids of all open runs, oldest first."""

@@ -7,7 +7,15 @@ from random import Random
 from time import monotonic
 
 from orchestrator.codec import avro
-from orchestrator.coordinator.ownership import Committed, Found, Lost, Owned, Ownership, Phase
+from orchestrator.coordinator.ownership import (
+    Committed,
+    Found,
+    Lost,
+    Ownership,
+    Phase,
+    Read,
+    Verdict,
+)
 from orchestrator.coordinator.runtime import Loop, Repeated
 from orchestrator.engine.validity import Validity
 from orchestrator.log.port import Log, Record
@@ -89,7 +97,7 @@ class Contender:
             if record.topic == HISTORY:
                 self._on(self.it.on_record(record))
 
-    def _on(self, verdict: Committed | Found | Owned | Lost | None) -> None:
+    def _on(self, verdict: Verdict | None) -> None:
         if isinstance(verdict, Committed):
             self.counted.append((verdict.offset, verdict.record))
             self.committed.append(verdict.entry)
@@ -100,8 +108,8 @@ class Contender:
             self.losses.append(verdict.reason)
             self.it.incident()
 
-    def _learn(self, found: Iterable[Found]) -> None:
-        self.counted.extend((item.offset, item.record) for item in found)
+    def _learn(self, found: Iterable[Read]) -> None:
+        self.counted.extend((item.offset, item.record) for item in found if isinstance(item, Found))
 
     def wait(self, seconds: float) -> None:
         """Its clock goes on, and it looks at it."""

@@ -16,12 +16,14 @@ from orchestrator.coordinator.ownership import (
     IDLE_S,
     OUTBID_WAIT_S,
     Committed,
+    Erased,
     Found,
     Lost,
     Owned,
     Ownership,
     Phase,
     Verdict,
+    Void,
 )
 from orchestrator.engine.validity import Validity
 from orchestrator.log.faults import Fate
@@ -73,6 +75,7 @@ class Owner:
         self.member.poll(0)
         self.it = Ownership(0, self.member, self.runtime, "me")
         self.verdicts: list[Verdict] = []
+        self.voids: list[bytes] = []
 
     def land(self, *records: HistoryRecord) -> None:
         """Somebody else's writes."""
@@ -91,7 +94,9 @@ class Owner:
     def restore(self) -> list[Found]:
         found: list[Found] = []
         while self.it.phase is Phase.RESTORING:
-            found += self.it.restore_slice()
+            read = list(self.it.restore_slice())
+            found += [item for item in read if isinstance(item, Found)]
+            self.voids += [item.key for item in read if isinstance(item, Void)]
         return found
 
     def run(self) -> Owner:
@@ -153,6 +158,7 @@ def test_a_restore_yields_what_counts_and_claims_above_it(
     assert kinds(owner.poll()) == ["Owned"]
     assert owner.claims()[-1].epoch == 10
     assert owner.it.validity.void_records == 3
+    assert owner.voids == [b"run/1/6", b"run/1/7", b"run/1/7"]
 
 
 def test_a_restore_goes_on_from_a_checkpoint(owner: Owner) -> None:
@@ -168,7 +174,7 @@ def test_what_lands_before_the_claim_is_found_and_what_lands_after_is_void(owner
     owner.land(turn(1, 1))  # the claim is on its way, and not there yet
     assert kinds(owner.poll()) == ["Found", "Owned"]
     owner.land(turn(1, 2))
-    assert owner.poll() == []
+    assert owner.poll() == [Void(b"run/1/1", 3)]
     assert owner.it.validity.void_records == 1
 
 
@@ -213,7 +219,7 @@ def test_a_foreign_claim_outbids_and_what_comes_later_is_void(owner: Owner) -> N
     owner.run()
     owner.land(foreign_claim(2))
     owner.append(2)
-    assert kinds(owner.poll()) == ["Lost"]
+    assert kinds(owner.poll()) == ["Lost", "Void", "Void"]
     assert owner.it.phase is Phase.OUTBID
     assert owner.it.in_flight == 0
     assert owner.it.validity.void_records == 2
@@ -405,7 +411,7 @@ def test_after_an_incident_what_was_in_flight_counts_if_it_lies_before_the_claim
     verdicts = owner.poll()
     assert verdicts == [Found(made[0], 1), Found(made[1], 2), Owned(3)]
     owner.land(made[1])
-    assert owner.poll() == []
+    assert owner.poll() == [Void(history_key(made[1]), 4)]
 
 
 def test_a_record_of_this_claim_that_was_not_awaited_is_an_incident_and_counts(owner: Owner) -> None:
@@ -434,11 +440,12 @@ def test_records_below_the_next_offset_are_seen_once(owner: Owner) -> None:
     assert [owner.it.on_record(record) is None for record in polled.records * 2] == [False, True]
 
 
-def test_tombstones_say_nothing(owner: Owner) -> None:
+def test_tombstones_say_only_what_is_gone(owner: Owner) -> None:
     owner.run()
     owner.cluster.land(Record(HISTORY, 0, -1, 0, b"run/1/1", None, {}))
-    assert owner.poll() == []
+    assert owner.poll() == [Erased(b"run/1/1", 1)]
     assert owner.it.next_offset == 2
+    assert owner.it.validity.void_records == 0
 
 
 def test_a_record_that_is_none_stops_the_process(owner: Owner) -> None:
