@@ -14,6 +14,9 @@ DATA_FOLDER: Final = ".orchestrator"
 TASK_QUEUE: Final = "default"
 SLOTS: Final = 100
 """Activities that one worker runs at a time."""
+RETENTION_DAYS: Final = 7.0
+"""How long closed runs are kept. Temporal's users choose 1 to 30 days."""
+
 LOG_VARIABLE: Final = "ORCHESTRATOR_LOG"
 """The environment variable that names the log, where no ``--log`` is given."""
 

@@ -16,9 +16,11 @@ import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from orchestrator import config
 from orchestrator.activity.definition import ActivityDefinition
 from orchestrator.api.upkeep import Upkeep
 from orchestrator.client.client import Client
@@ -39,6 +41,8 @@ from orchestrator.workflow.definition import WorkflowDefinition, definition_of
 
 _logger = logging.getLogger(__name__)
 
+RETENTION = timedelta(days=config.RETENTION_DAYS)
+
 START_TIMEOUT_S = 60.0
 """How long an engine may take to own all its partitions: longer than any restore of a sane folder."""
 
@@ -52,7 +56,12 @@ class Engine:
     """The log and the coordinator of one data folder, and doors for clients, workers and readers."""
 
     def __init__(
-        self, folder: Path, workflows: Sequence[type | WorkflowDefinition], *, runtime: Runtime | None = None
+        self,
+        folder: Path,
+        workflows: Sequence[type | WorkflowDefinition],
+        *,
+        runtime: Runtime | None = None,
+        retention: timedelta = RETENTION,
     ) -> None:
         """Open the folder and start the coordinator's thread; raises ``DataFolderInUse`` and the like."""
         self.folder = folder
@@ -67,6 +76,7 @@ class Engine:
         """Why this process should end soon, though it still works; "" if all is well."""
         self._definitions = definitions
         self._runtime = runtime or SystemRuntime()
+        self._retention_ms = round(retention.total_seconds() * 1_000)
         self._stopped: list[Callable[[], object]] = []
         self.reader = StoreReader(self._stores)
         self._suspects: frozenset[str] = frozenset()
@@ -86,6 +96,7 @@ class Engine:
             watch=Watchdog(self._on_hung),
             open_store=lambda number: opened.pop(number, None) or self._open_store(number),
             suspects=self._suspects,
+            retention_ms=self._retention_ms,
         )
         self._thread = threading.Thread(
             target=self._run, args=(self._coordinator,), name="coordinator", daemon=True
@@ -234,6 +245,7 @@ async def embedded(
     activities: Sequence[Callable[..., Any] | ActivityDefinition] = (),
     task_queue: str = "default",
     max_concurrent_activities: int = 100,
+    retention: timedelta = RETENTION,
 ) -> AsyncIterator[Client]:
     """Run everything in this process: an engine, a worker for ``activities``, and a client.
 
@@ -243,6 +255,7 @@ async def embedded(
         activities: functions that ``@activity.defn`` decorates; without any, no worker is started.
         task_queue: the queue that the worker serves.
         max_concurrent_activities: the worker's slots.
+        retention: how long closed runs are kept.
 
     Yields:
         A client of the engine.
@@ -252,7 +265,8 @@ async def embedded(
         ConfigError: the folder is damaged or cannot be used.
     """
     temporary = tempfile.mkdtemp(prefix="orchestrator-") if data is None else None
-    engine = await asyncio.to_thread(Engine, Path(temporary or data or ""), workflows)
+    folder = Path(temporary or data or "")
+    engine = await asyncio.to_thread(Engine, folder, workflows, retention=retention)
     try:
         loop = asyncio.get_running_loop()
         aio = engine.aio()

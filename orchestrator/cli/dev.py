@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,9 @@ from orchestrator.worker.worker import Worker
 GRACE_S = 1.0
 """How long activities may go on when the process is stopped; they run again after the next start."""
 
+MAX_RETENTION_DAYS = 100_000
+"""Some 270 years: whoever wants to keep everything may."""
+
 LOOK_S = 0.2
 """How often it is looked whether the engine is well."""
 
@@ -40,6 +44,7 @@ def dev(
     port: int = config.PORT,
     task_queue: str = config.TASK_QUEUE,
     slots: int = config.SLOTS,
+    retention_days: float = config.RETENTION_DAYS,
     log_level: Literal["debug", "info", "warning", "error"] = "info",
 ) -> int:
     """Run until a signal comes, or something breaks; ends the process.
@@ -56,6 +61,8 @@ def dev(
         The queue whose activities are run here.
     slots:
         How many activities run at a time.
+    retention_days:
+        How long closed runs are kept.
     log_level:
         What is logged on stderr.
     """
@@ -63,9 +70,14 @@ def dev(
     log_to_stderr(log_level)
     if slots < 1:
         raise exits.CommandUsage(f"--slots is {slots}; at least one is needed")
+    if not 0 < retention_days < MAX_RETENTION_DAYS:
+        raise exits.CommandUsage(
+            f"--retention-days is {retention_days:g}; it is above 0 and below {MAX_RETENTION_DAYS:,}"
+        )
     loaded = load(modules)
     taken = bind(config.HOST, port)
-    broken = asyncio.run(_run(loaded, data, taken, task_queue, slots))
+    retention = timedelta(days=retention_days)
+    broken = asyncio.run(_run(loaded, data, taken, task_queue=task_queue, slots=slots, retention=retention))
     code = exits.tell(broken, exits.ERROR) if broken else exits.OK
     # Threads of activities that do not end would keep the process alive; what matters is in the folder.
     sys.stdout.flush()
@@ -73,14 +85,20 @@ def dev(
     os._exit(code)
 
 
-async def _run(loaded: Loaded, data: Path, taken: socket.socket, task_queue: str, slots: int) -> str:
+async def _run(
+    loaded: Loaded, data: Path, taken: socket.socket, *, task_queue: str, slots: int, retention: timedelta
+) -> str:
     """Run until a signal; returns what went wrong, "" if nothing."""
     stop = stop_on_signals()
     async with AsyncExitStack() as stack:
         watch = HangWatch()
         stack.callback(watch.stop)
         engine = await asyncio.to_thread(
-            Engine, data, tuple(loaded.workflows.values()), runtime=SystemRuntime(watch.at)
+            Engine,
+            data,
+            tuple(loaded.workflows.values()),
+            runtime=SystemRuntime(watch.at),
+            retention=retention,
         )
         stack.push_async_callback(asyncio.to_thread, engine.close)
         try:

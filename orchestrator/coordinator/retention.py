@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
+from orchestrator import config
 from orchestrator.protocol.records import turn_keys
 from orchestrator.store.partition_store import PartitionStore, Row
 
@@ -28,8 +29,8 @@ MAX_UNDER_WAY = 1_000
 AGAIN_S = 30.0
 """A tombstone that was not read back by then was lost, or its appender was abandoned."""
 
-DEFAULT_RETENTION_MS = 7 * 86_400_000
-"""How long closed runs are kept: Temporal's users choose 1 to 30 days."""
+DEFAULT_RETENTION_MS = round(config.RETENTION_DAYS * 86_400_000)
+"""How long closed runs are kept, unless somebody says otherwise."""
 
 
 class _Sent(NamedTuple):

@@ -146,6 +146,7 @@ def test_errors_are_one_message_and_an_exit_code(run, dev: Dev, folder: Path) ->
             (("dev", "empty", "--port", "0"), 1, "no workflow and no activity in empty"),
             (("dev", "workflows", "twice", "--port", "0"), 1, "two workflows are named 'Greeting'"),
             (("dev", "workflows", "--port", "0", "--slots", "0"), 2, "at least one is needed"),
+            (("dev", "workflows", "--port", "0", "--retention-days", "0"), 2, "it is above 0 and below"),
             (
                 ("dev", "workflows", "--port", busy, "--data", "other"),
                 1,

@@ -95,6 +95,9 @@ class Hook(FaultHook):
 class Bench:
     """One partition, one coordinator, and everything that can be seen of them on the log."""
 
+    options: dict[str, Any] = {}
+    """More arguments of the coordinator."""
+
     def __init__(self, folder: Path, *workflows: type) -> None:
         self.folder = folder
         self.runtime = Runtime()
@@ -117,6 +120,7 @@ class Bench:
             self.runtime,
             log_id="log",
             suspects=suspects,
+            **self.options,
         )
         self.coordinator.start()
         self.until(lambda: bool(self.coordinator.partitions) and self.partition.ownership.running)
@@ -181,7 +185,7 @@ class Bench:
         self.put(*commands)
         self.settle()
 
-    def land(self, topic: str, value: bytes, key: bytes = b"") -> None:
+    def land(self, topic: str, value: bytes | None, key: bytes = b"") -> None:
         self.cluster.land(Record(topic, 0, -1, 0, key, value, {}))
 
     def beat(self, **fields: Any) -> None:
