@@ -355,6 +355,8 @@ class Materializer:
 
     def _answer(self, *, everything: bool = False) -> None:
         """Tell those whose question is answered; all of them, if nothing better is to be hoped for."""
+        if everything:
+            self._questions += [self._asked.popleft() for _ in range(len(self._asked))]
         open_questions = []
         for question in self._questions:
             if everything or self._partitions[question.partition].offset >= question.end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -34,8 +35,10 @@ class Written(NamedTuple):
 class Scribe:
     """``alive`` are the turns of each run that counts, in order; nothing else is to be in a store."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, ids: Sequence[str] = tuple("abcdefg"), runs: str = "") -> None:
+        """Workflow ids are drawn from ``ids``; the ids of runs begin with ``runs``."""
         self.rng = Random(seed)
+        self._ids, self._run_prefix = ids, runs
         self.log: list[Written] = []
         self.alive: dict[str, list[Turn]] = {}
         self.latest: dict[str, str] = {}
@@ -141,7 +144,9 @@ class Scribe:
         """A turn that could come next. It takes no place in history yet."""
         opened = [turns for turns in self.alive.values() if not isinstance(turns[-1].events[-1], e.CLOSES)]
         if not opened or self.rng.random() < 0.2:
-            return self.made(f"{self.runs + 1:032x}", f"wf-{self.runs % 7}", [], (_STARTED, self._event(1)))
+            run_id = self._run_prefix + f"{self.runs + 1:032x}"[len(self._run_prefix) :]
+            workflow_id = self._ids[self.runs % len(self._ids)]
+            return self.made(run_id, workflow_id, [], (_STARTED, self._event(1)))
         turns = self.rng.choice(opened)
         events = [self._event(turns[-1].turn + 1) for _ in range(self.rng.randint(1, 3))]
         if self.rng.random() < 0.2:
