@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from orchestrator.api import messages
 from orchestrator.api.backend import Backend
 from orchestrator.api.guard import LOCAL_HOSTS, Guard
+from orchestrator.api.overview import overview_routes
 from orchestrator.api.responses import install_error_handlers, schemas
 from orchestrator.api.workflows import workflow_routes
 from orchestrator.log.wire import PREFIX
@@ -30,6 +31,8 @@ def create_app(backend: Backend, *, hosts: frozenset[str] | None = LOCAL_HOSTS) 
     app = FastAPI(title="Orchestrator", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.include_router(workflow_routes(backend), prefix=PREFIX)
     app.include_router(messages.message_routes(backend), prefix=PREFIX)
+    if backend.overview is not None:
+        app.include_router(overview_routes(backend.overview), prefix=PREFIX)
     app.add_middleware(Guard, hosts=hosts)
     install_error_handlers(app)
 

@@ -6,6 +6,7 @@ from orchestrator.api.streams import Streams
 from orchestrator.client.client import Client
 from orchestrator.client.reads import AsyncReader
 from orchestrator.log.aio import AioLog
+from orchestrator.view.reader import Overview
 
 
 class Backend:
@@ -14,11 +15,13 @@ class Backend:
     Args:
         log: the log's asyncio side; it stays the caller's to close.
         reader: the read side.
+        overview: a view's account of itself, if a view serves this.
     """
 
-    def __init__(self, log: AioLog, reader: AsyncReader) -> None:
+    def __init__(self, log: AioLog, reader: AsyncReader, overview: Overview | None = None) -> None:
         self.log = log
         self.reader = reader
+        self.overview = overview
         self.client = Client(log, reader=reader, identity="http")
         self.streams = Streams(log)
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from orchestrator import config
 from orchestrator.activity.definition import ActivityDefinition
+from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.upkeep import Upkeep
 from orchestrator.client.client import Client
 from orchestrator.coordinator.coordinator import Coordinator
@@ -31,8 +32,6 @@ from orchestrator.errors import ConfigError, DefinitionError, LogError, Unavaila
 from orchestrator.log.embedded import EmbeddedLog
 from orchestrator.log.embedded_aio import EmbeddedAioLog
 from orchestrator.log.topics import HISTORY
-from orchestrator.protocol.values import WorkflowStatus
-from orchestrator.protocol.views import History, RunDescription, RunPage
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.view.store_reader import StoreReader
 from orchestrator.worker.worker import Worker
@@ -198,45 +197,6 @@ class Engine:
         self.log.close()
 
 
-class EngineReader:
-    """The read side for asyncio: reads run in threads, so that a long list stalls nobody."""
-
-    def __init__(self, reader: StoreReader) -> None:
-        """Read through ``reader``."""
-        self._reader = reader
-
-    async def list_runs(
-        self,
-        *,
-        status: WorkflowStatus | None = None,
-        workflow_type: str = "",
-        id_prefix: str = "",
-        limit: int = 100,
-        page: str = "",
-    ) -> RunPage:
-        """As ``Reader.list_runs``."""
-        return await asyncio.to_thread(
-            self._reader.list_runs,
-            status=status,
-            workflow_type=workflow_type,
-            id_prefix=id_prefix,
-            limit=limit,
-            page=page,
-        )
-
-    async def describe(self, workflow_id: str, run_id: str = "") -> RunDescription:
-        """As ``Reader.describe``."""
-        return await asyncio.to_thread(self._reader.describe, workflow_id, run_id)
-
-    async def history(
-        self, workflow_id: str, run_id: str = "", *, after_turn: int = 0, limit: int = 10_000
-    ) -> History:
-        """As ``Reader.history``."""
-        return await asyncio.to_thread(
-            self._reader.history, workflow_id, run_id, after_turn=after_turn, limit=limit
-        )
-
-
 @asynccontextmanager
 async def embedded(
     data: str | Path | None = None,
@@ -270,7 +230,7 @@ async def embedded(
     try:
         loop = asyncio.get_running_loop()
         aio = engine.aio()
-        client = Client(aio, reader=EngineReader(engine.reader))
+        client = Client(aio, reader=ThreadedReader(engine.reader))
         engine.on_stopped(lambda: loop.call_soon_threadsafe(lambda: client.give_up(engine.gone())))
         try:
             await engine.wait_ready()

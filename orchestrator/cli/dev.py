@@ -16,7 +16,8 @@ from cyclopts import Parameter
 from orchestrator import config
 from orchestrator.api.app import create_app
 from orchestrator.api.backend import Backend
-from orchestrator.api.embedded import Engine, EngineReader
+from orchestrator.api.embedded import Engine
+from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.server import bind, serving
 from orchestrator.cli import exits
 from orchestrator.cli.modules import Loaded, load
@@ -107,7 +108,7 @@ async def _run(
             raise ConfigError(f"the data in {data} could not be restored in time; see the log") from None
         aio = engine.aio()
         stack.push_async_callback(aio.close)
-        backend = Backend(aio, EngineReader(engine.reader))
+        backend = Backend(aio, ThreadedReader(engine.reader))
         http = await stack.enter_async_context(serving(create_app(backend), backend, taken))
         if loaded.activities:
             worker = Worker(

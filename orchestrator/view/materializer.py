@@ -52,9 +52,9 @@ LOOK_MS = 5_000
 NOTE_MS = 60_000
 """So often a store that is caught up notes that it is: a write that nothing else asks for."""
 
-MAX_AWAY_MS = 12 * 3_600_000
-"""A store that was not caught up for so long is made again: Kafka keeps tombstones for 24 h by default
-(``delete.retention.ms``), and whoever missed one would show a run for ever that is gone."""
+MAX_AWAY_MS = 6 * 24 * 3_600_000
+"""A store that was not caught up for so long is made again: tombstones are kept for seven days, and whoever
+missed one would show a run for ever that is gone."""
 
 ASK_S = 2.0
 """For so long somebody waits for a partition to be as it was on the log when they asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from orchestrator.protocol.values import WorkflowStatus
-from orchestrator.protocol.views import History, RunDescription, RunPage
+from orchestrator.protocol.views import DeadLetterPage, History, RunDescription, RunPage, ViewStatus
 
 
 class Reader(Protocol):
@@ -32,3 +32,13 @@ class Reader(Protocol):
         self, workflow_id: str, run_id: str = "", *, after_turn: int = 0, limit: int = 10_000
     ) -> History:
         """The turns of one run after ``after_turn``, at most ``limit``."""
+
+
+class Overview(Protocol):
+    """What a view says of itself and of those whose beats it hears. May be called from any thread."""
+
+    def status(self) -> ViewStatus:
+        """How this view stands."""
+
+    def dead_letters(self, limit: int = 100, page: str = "") -> DeadLetterPage:
+        """What nobody could use, newest first; ``page`` continues an earlier list."""

@@ -70,7 +70,7 @@ class StoreReader:
             for key, run_id in store.run_ids_by_start(after):
                 yield key, number, run_id
 
-        return heapq.merge(*(of(number, self._store(number)) for number in range(len(self._stores()))))
+        return heapq.merge(*(of(number, self._store(number)) for number in range(self._partitions())))
 
     def describe(self, workflow_id: str, run_id: str = "") -> RunDescription:
         """One run as it stands."""
@@ -114,7 +114,7 @@ class StoreReader:
         )
 
     def _find(self, workflow_id: str, run_id: str) -> tuple[PartitionStore, RunState]:
-        number = self._partition_of(workflow_id)
+        number = partition_of(workflow_id, self._partitions())
         found = self._look_up(number, workflow_id, run_id)
         if found is None:
             self._catch_up(number)
@@ -132,11 +132,11 @@ class StoreReader:
         state = store.state(found) if found else None
         return (store, state) if state is not None and state.workflow_id == workflow_id else None
 
-    def _partition_of(self, workflow_id: str) -> int:
-        partitions = len(self._stores())
-        if not partitions:
+    def _partitions(self) -> int:
+        count = len(self._stores())
+        if not count:
             raise Unavailable("the log has not answered yet; try again in a moment")
-        return partition_of(workflow_id, partitions)
+        return count
 
     def _store(self, number: int) -> PartitionStore:
         store = self._stores()[number]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import workflow
-from orchestrator.api.embedded import Engine, EngineReader
+from orchestrator.api.embedded import Engine
+from orchestrator.api.reads import ThreadedReader
 from orchestrator.client import Client
 from orchestrator.coordinator.watchdog import WALL_LIMIT_S
 from orchestrator.errors import QueryFailed, WorkflowFailure
@@ -97,7 +98,7 @@ async def running(folder: Path) -> AsyncIterator[tuple[Engine, Client]]:
     try:
         await engine.wait_ready()
         aio = engine.aio()
-        async with Client(aio, reader=EngineReader(engine.reader)) as client:
+        async with Client(aio, reader=ThreadedReader(engine.reader)) as client:
             yield engine, client
         await aio.close()
     finally:

@@ -12,7 +12,8 @@ from orchestrator import activity, workflow
 from orchestrator.activity.definition import ActivityDefinition, definition_of
 from orchestrator.api.app import create_app
 from orchestrator.api.backend import Backend
-from orchestrator.api.embedded import Engine, EngineReader
+from orchestrator.api.embedded import Engine
+from orchestrator.api.reads import ThreadedReader
 from orchestrator.errors import ApplicationError
 
 ADDRESS = "http://127.0.0.1:7350"
@@ -52,7 +53,7 @@ async def serving(folder: Path) -> AsyncIterator[httpx.ASGITransport]:
     try:
         await engine.wait_ready()
         aio = engine.aio()
-        backend = Backend(aio, EngineReader(engine.reader))
+        backend = Backend(aio, ThreadedReader(engine.reader))
         yield httpx.ASGITransport(create_app(backend))
         await backend.close()
         await aio.close()

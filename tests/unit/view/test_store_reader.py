@@ -193,3 +193,36 @@ def test_a_partition_that_is_being_restored_says_so(shelf: Shelf) -> None:
     shelf.stores[partition_of("w", PARTITIONS)] = None
     with pytest.raises(Unavailable, match="being restored"):
         shelf.reader.describe("w")
+    with pytest.raises(Unavailable, match="being restored"):
+        shelf.reader.list_runs()  # without its runs, a list would be wrong and not look it
+
+
+def test_a_log_whose_partitions_are_not_known_yet_says_so() -> None:
+    reader = StoreReader(list)
+    for ask in (reader.list_runs, lambda: reader.describe("w")):
+        with pytest.raises(Unavailable, match="has not answered yet"):
+            ask()
+
+
+def test_a_store_that_is_a_little_behind_is_brought_up_to_date_before_a_run_is_unknown(shelf: Shelf) -> None:
+    behind: list[int] = []
+
+    def catch_up(partition: int) -> None:
+        behind.append(partition)
+        shelf.run("late")
+
+    reader = StoreReader(lambda: shelf.stores, catch_up=catch_up)
+    assert reader.describe("late").row.workflow_id == "late"
+    assert reader.describe("late").row.workflow_id == "late"
+    assert behind == [partition_of("late", PARTITIONS)], "once"
+    with pytest.raises(WorkflowNotFound):
+        reader.describe("nobody")
+
+
+def test_a_run_that_is_cleaned_while_it_is_read_is_not_found(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.run("w")
+    monkeypatch.setattr(PartitionStore, "turn", lambda self, run_id, number: None)
+    with pytest.raises(WorkflowNotFound, match="of workflow id 'w'"):
+        shelf.reader.describe("w")

@@ -1,0 +1,70 @@
+"""A view as a process: follows a log, serves the HTTP API, and passes commands on to the log.
+
+Readers ask the view's own stores. Commands, and the streams of workers and clients that speak HTTP, go
+through the asyncio side of the same log, so a view is a gateway for programs without a Kafka client too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from orchestrator.api.app import create_app
+from orchestrator.api.backend import Backend
+from orchestrator.api.guard import LOCAL_HOSTS
+from orchestrator.api.reads import ThreadedReader
+from orchestrator.api.server import serving
+from orchestrator.log.aio import AioLog
+from orchestrator.log.port import Log
+from orchestrator.view.materializer import Materializer
+from orchestrator.view.store_reader import StoreReader
+
+_logger = logging.getLogger(__name__)
+
+
+class View:
+    """Follows a log in a thread of its own, from the start on.
+
+    Raises:
+        DataFolderInUse: another process follows a log in this folder.
+        ConfigError: the folder cannot be used.
+    """
+
+    def __init__(self, log: Log, folder: Path, *, log_id: str) -> None:
+        """For the arguments see :class:`orchestrator.view.materializer.Materializer`."""
+        self.materializer = Materializer(log, folder, log_id=log_id)
+        self.reader = StoreReader(self.materializer.stores, catch_up=self.materializer.catch_up)
+        self.error: BaseException | None = None
+        """Why it has ended; None while it works, and if it was closed."""
+        self._thread = threading.Thread(target=self._run, name="view", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.materializer.run()
+        except BaseException as error:
+            self.error = error
+            _logger.critical("the view has stopped", exc_info=error)
+
+    def close(self) -> None:
+        """Stop following, close the stores and the log."""
+        self.materializer.stop()
+        self._thread.join()
+
+
+@asynccontextmanager
+async def serving_view(view: View, aio: AioLog, taken: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve a view on a bound socket; yields the task that serves, which ends with the block.
+
+    Bound to this machine, it answers to this machine's names only; else whoever can reach it may ask.
+    """
+    host = taken.getsockname()[0]
+    backend = Backend(aio, ThreadedReader(view.reader), view.materializer)
+    app = create_app(backend, hosts=LOCAL_HOSTS if host in LOCAL_HOSTS else None)
+    async with serving(app, backend, taken) as http:
+        yield http

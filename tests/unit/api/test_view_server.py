@@ -1,0 +1,193 @@
+"""A view beside a coordinator: two members of one log. Clients and workers speak HTTP to the view alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from orchestrator.activity.definition import ActivityDefinition
+from orchestrator.api.embedded import Engine
+from orchestrator.api.server import bind
+from orchestrator.api.view_server import View, serving_view
+from orchestrator.log.http import HttpLog
+from orchestrator.log.topics import COMMANDS, DEAD_LETTERS
+from orchestrator.view import materializer
+from orchestrator.worker.worker import Worker
+
+from .conftest import Greeting
+
+
+class Pair:
+    """An engine, and a view that only reads its log; HTTP is the view's."""
+
+    def __init__(self, engine: Engine, view: View, http: httpx.AsyncClient) -> None:
+        self.engine, self.view, self.http = engine, view, http
+
+    async def get(self, path: str, **params: Any) -> Any:
+        answer = await self.http.get(path, params=params)
+        assert answer.status_code < 300, answer.text
+        return answer.json()
+
+    async def post(self, path: str, **body: Any) -> Any:
+        answer = await self.http.post(path, json=body)
+        assert answer.status_code < 300, answer.text
+        return answer.json() if answer.content else None
+
+    def append(self, topic: str, value: bytes) -> None:
+        """Some producer writes a record."""
+        member = self.engine.log.member()
+        member.appender(ordered=False).append(topic, 0, b"k", value)
+        member.poll(0)
+        member.close()
+
+
+async def until(holds: Any) -> None:
+    """Wait for a state that other threads come to."""
+    async with asyncio.timeout(30):
+        while not await holds():  # noqa: ASYNC110 (it is in other threads)
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def pair(tmp_path: Path, greet_definition: ActivityDefinition) -> AsyncIterator[Pair]:
+    async with AsyncExitStack() as stack:
+        engine = await asyncio.to_thread(Engine, tmp_path / "engine", [Greeting])
+        stack.push_async_callback(asyncio.to_thread, engine.close)
+        await engine.wait_ready()
+        view = View(engine.log.member(), tmp_path / "view", log_id=engine.log.cluster_id)
+        stack.push_async_callback(asyncio.to_thread, view.close)
+        aio = engine.aio()
+        stack.push_async_callback(aio.close)
+        taken = bind("127.0.0.1", 0)
+        await stack.enter_async_context(serving_view(view, aio, taken))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        gateway = HttpLog(address)
+        stack.push_async_callback(gateway.close)
+        await stack.enter_async_context(Worker(gateway, activities=[greet_definition]))
+        base = f"{address}/api/v1"
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=base, timeout=30))
+
+        async def ready() -> bool:
+            return (await http.get("/status")).status_code == 200
+
+        await until(ready)
+        yield Pair(engine, view, http)
+
+
+async def test_a_workflow_from_start_to_history(pair: Pair) -> None:
+    started = await pair.post("/workflows", type="Greeting", id="w", input=["Ann", 1])
+    assert (await pair.get("/workflows/w"))["row"]["run_id"] == started["run_id"]
+    assert (await pair.post("/workflows/w/queries/count"))["result"] == 0
+    await pair.post("/workflows/w/signals/add", input=["Bob"])
+
+    async def closed() -> bool:
+        return (await pair.http.get("/workflows/w/result", params={"wait_s": 5})).status_code == 200
+
+    await until(closed)
+    assert (await pair.get("/workflows/w/result"))["result"] == "hello Ann and Bob"
+    history = await pair.get("/workflows/w/history")
+    kinds = [event["event"] for turn in history["turns"] for event in turn["events"]]
+    assert (kinds[0], kinds[-1]) == ("WorkflowStarted", "WorkflowCompleted")
+    assert [row["workflow_id"] for row in (await pair.get("/workflows"))["rows"]] == ["w"]
+
+
+async def test_what_was_just_started_is_never_unknown(pair: Pair) -> None:
+    for number in range(30):
+        await pair.post("/workflows", type="Greeting", id=f"w-{number}", input=["Ann", 1])
+        assert (await pair.get(f"/workflows/w-{number}"))["row"]["status"] == "Running"
+
+
+async def test_what_was_never_started_is(pair: Pair) -> None:
+    answer = await pair.http.get("/workflows/nobody")
+    assert (answer.status_code, answer.json()["message"]) == (404, "there is no workflow id 'nobody'")
+
+
+async def test_the_view_answers_as_the_coordinators_own_stores(pair: Pair) -> None:
+    for number in range(10):
+        await pair.post("/workflows", type="Greeting", id=f"w-{number}", input=["Ann", number % 2])
+    rows = pair.engine.reader.list_runs
+
+    async def same() -> bool:
+        found = pair.view.reader.list_runs()
+        return found == rows() and sum(row.status == "Completed" for row in found.rows) == 5
+
+    await until(same)
+    for row in rows().rows:
+        arguments = row.workflow_id, row.run_id
+        assert pair.view.reader.describe(*arguments) == pair.engine.reader.describe(*arguments)
+        assert pair.view.reader.history(*arguments) == pair.engine.reader.history(*arguments)
+
+
+async def test_a_worker_that_speaks_http_to_the_view_is_seen(pair: Pair) -> None:
+    """It is the one that runs the activities of all tests here."""
+
+    async def seen() -> bool:
+        return [seen["beat"]["activity_types"] for seen in (await pair.get("/status"))["workers"]] == [
+            ["greet"]
+        ]
+
+    await until(seen)
+
+
+async def test_a_view_tells_of_itself(pair: Pair) -> None:
+    pair.append(COMMANDS, b"garbage")
+    pair.append(DEAD_LETTERS, b"garbage too")
+
+    async def told() -> bool:
+        return (await pair.get("/status"))["dead_letters"] == 2
+
+    await until(told)
+    letters = (await pair.get("/dead-letters"))["letters"]
+    assert {letter["topic"] for letter in letters} == {"commands", "dead-letters"}
+    assert len((await pair.get("/dead-letters", limit=1))["letters"]) == 1
+    status = await pair.get("/status")
+    assert [(found["partition"], found["ready"]) for found in status["partitions"]] == [
+        (number, True) for number in range(4)
+    ]
+    assert [found["beat"]["partitions"] for found in status["coordinators"]] == [[0, 1, 2, 3]]
+    paths = (await pair.http.get("/openapi.json".join(str(pair.http.base_url).split("/api/v1/")))).json()[
+        "paths"
+    ]
+    assert {"/api/v1/status", "/api/v1/dead-letters"} <= set(paths)
+
+
+async def test_a_view_that_cannot_be_asked_yet_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(materializer.Materializer, "step", lambda self, timeout_s: self._stopping.wait(0.01))
+    engine = await asyncio.to_thread(Engine, tmp_path / "engine", [Greeting])
+    await engine.wait_ready()
+    view = View(engine.log.member(), tmp_path / "view", log_id=engine.log.cluster_id)
+    aio, taken = engine.aio(), bind("127.0.0.1", 0)
+    base = f"http://127.0.0.1:{taken.getsockname()[1]}/api/v1"
+    async with serving_view(view, aio, taken), httpx.AsyncClient(base_url=base) as http:
+        assert (await http.get("/status")).status_code == 503
+        for path in ("/workflows", "/workflows/w"):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+    await asyncio.to_thread(view.close)
+    await aio.close()
+    await asyncio.to_thread(engine.close)
+
+
+async def test_why_a_view_has_ended_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: object, timeout_s: float) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(materializer.Materializer, "step", broken)
+    engine = await asyncio.to_thread(Engine, tmp_path / "engine", [Greeting])
+    view = View(engine.log.member(), tmp_path / "view", log_id=engine.log.cluster_id)
+
+    async def ended() -> bool:
+        return view.error is not None
+
+    await until(ended)
+    assert str(view.error) == "a bug"
+    await asyncio.to_thread(view.close)
+    await asyncio.to_thread(engine.close)
