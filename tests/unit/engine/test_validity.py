@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from msgspec.structs import replace
 
-from orchestrator.engine.validity import Validity
+from orchestrator.engine.validity import Parts, Validity
+from orchestrator.protocol import events as e
 from orchestrator.protocol.records import Activation, Claim, HistoryRecord, Marks, Position, Turn
 
 
@@ -86,3 +88,50 @@ def test_a_reader_that_begins_at_a_checkpoint_comes_to_the_same() -> None:
             part.judge(record)
         resumed = Validity(epoch=part.epoch, nonce=part.nonce, seq=part.seq, generation=part.generation)
         assert [resumed.judge(record) for record in records[cut:]] == judged[cut:]
+
+
+# ---------------------------------------------------------------------------------------------- parts
+
+
+def part(number: int, *, of: int = 0, epoch: int = 1) -> Turn:
+    """A part of a turn; the last one says how many there are."""
+    event = e.WorkflowSignaled(signal_name=f"s{number}")
+    return replace(turn(epoch, number + 1), part=number, parts=of, events=(event,), first_event_id=number + 5)
+
+
+def test_a_turn_of_one_part_is_whole() -> None:
+    whole = turn(1, 1)
+    assert Parts().add(whole) is whole
+
+
+def test_a_turn_is_whole_with_its_last_part() -> None:
+    parts = Parts()
+    assert parts.add(part(0)) is None
+    assert parts.add(part(1)) is None
+    whole = Parts(parts.open).add(part(2, of=3))
+    assert whole is not None
+    assert [event.signal_name for event in whole.events] == ["s0", "s1", "s2"]  # type: ignore[union-attr]
+    assert (whole.first_event_id, whole.seq) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [part(1), part(2, of=3)],
+        [part(0), part(2, of=3)],
+        [part(0), part(1, epoch=2), part(2, of=3, epoch=2)],
+        [part(0), part(1), part(0), part(2, of=3)],
+    ],
+    ids=["without the first", "without one in the middle", "of two claims", "begun again"],
+)
+def test_a_turn_of_which_a_part_is_missing_is_void(found: list[Turn]) -> None:
+    parts = Parts()
+    assert [parts.add(one) for one in found] == [None] * len(found)
+    assert parts.open == ()
+    assert parts.add(turn(1, 9)) is not None, "what follows counts"
+
+
+def test_what_is_dropped_is_not_completed() -> None:
+    parts = Parts([part(0)])
+    parts.drop()
+    assert parts.add(part(1, of=2)) is None
