@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from orchestrator.errors import LogError, Unavailable
@@ -47,11 +47,17 @@ class Setting:
             count = min(PARTITIONS, topic.count(PARTITIONS))
             if topic.name != without:
                 topics.append(NewTopic(self.settings.topic(topic.name), count, 1, config=config))
-        for made in self.admin.create_topics(topics).values():
-            made.result(PATIENCE_S)
+        wait_until(lambda: self._made(topics))
         names = {topic.topic for topic in topics}
         wait_until(lambda: names <= self.admin.list_topics().topics.keys())
         return self
+
+    def _made(self, topics: list[NewTopic]) -> bool:
+        """Whether they are made now; a broker that hung before is not trusted for a moment."""
+        made = [future.exception(PATIENCE_S) for future in self.admin.create_topics(topics).values()]
+        fenced = KafkaError.INVALID_REPLICATION_FACTOR
+        assert all(error is None or error.args[0].code() == fenced for error in made), made
+        return not any(made)
 
     def member(self) -> KafkaLog:
         self.members.append(KafkaLog(self.settings, member="test"))
@@ -249,7 +255,7 @@ class TestBrokerAway:
                 member.end("history", 0)
             with pytest.raises(Unavailable):
                 member.read("history", 0, 0, 10)
-            member.delete_records("commands", 0, 0)
+            member.delete_records("commands", 0, 0)  # it is said, and done another time
             outgoing.append("replies", 0, b"k", b"v")
             wait_until(lambda: bool(fragile.poll(member)) and bool(member.trouble()))
             outgoing.abandon()

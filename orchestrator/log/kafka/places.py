@@ -30,30 +30,29 @@ _MOVING = frozenset(
     }
 )
 
-T = TypeVar("T")
+AGAIN_S = 1.0
+"""Topics that were not there are asked for again after so long, if somebody needs one."""
 
-MISSING_S = 1.0
-"""A topic that was not there is asked for again after so long."""
+T = TypeVar("T")
 
 
 class Places:
-    """Translates names, and knows how many partitions there are. ``client`` fetches nothing."""
+    """Translates names, and knows how many partitions there are. ``client`` fetches nothing.
+
+    All topics are looked up when the first one is needed, so that nothing has to be asked when a broker that
+    went away is waited for.
+    """
 
     def __init__(self, settings: KafkaSettings, client: Consumer) -> None:
         self._settings = settings
         self._client = client
         self._full = {name: settings.topic(name) for name in TOPICS}
-        self._short = {full: name for name, full in self._full.items()}
         self._counts: dict[str, int] = {}
-        self._missing_s: dict[str, float] = {}
+        self._ask_s = 0.0
 
     def full(self, topic: str) -> str:
         """The name of a topic in the cluster."""
         return self._full[topic]
-
-    def short(self, full: str) -> str:
-        """The name of a topic in the port."""
-        return self._short[full]
 
     def count(self, topic: str) -> int:
         """Number of partitions of a topic.
@@ -66,12 +65,10 @@ class Places:
             return self._counts[topic]
         if topic not in TOPICS:
             raise LogError(f"there is no topic {topic!r}; the topics are {', '.join(TOPICS)}")
-        if monotonic() >= self._missing_s.get(topic, 0.0):
-            count = self._ask(self._full[topic])
-            if count:
-                self._counts[topic] = count
-                return count
-            self._missing_s[topic] = monotonic() + MISSING_S
+        if monotonic() >= self._ask_s:
+            self._look_up()
+        if topic in self._counts:
+            return self._counts[topic]
         raise LogError(
             f"there is no topic {self._full[topic]!r} at {self._settings.bootstrap}; create it with "
             "`orchestrator topics create`, and allow this user to DESCRIBE it"
@@ -104,25 +101,27 @@ class Places:
 
     def refusal(self, record: Record) -> str:
         """Why the log will never take a record; "" if it may. What cannot be known now is tried."""
-        if record.topic in TOPICS:
-            try:
-                self.count(record.topic)
-                commands = self.count(COMMANDS)
-            except Unavailable:
-                return ""
-            except LogError as error:
-                return str(error)
-        else:
-            commands = 0
+        try:
+            self.count(record.topic)
+            commands = self.count(COMMANDS)
+        except Unavailable:
+            return ""
+        except LogError as error:
+            return str(error)
         return refusal(record, commands, MAX_RECORD_BYTES)
 
-    def _ask(self, full: str) -> int:
-        cluster = _answer(
-            lambda timeout_s: self._client.list_topics(full, timeout=timeout_s),
-            f"the partitions of {full} are not known",
-        )
-        found = cluster.topics.get(full)
-        return 0 if found is None or found.error is not None else len(found.partitions)
+    def _look_up(self) -> None:
+        for topic, full in self._full.items():
+            if topic in self._counts:
+                continue
+            cluster = _answer(
+                lambda timeout_s, full=full: self._client.list_topics(full, timeout=timeout_s),  # type: ignore[misc]
+                f"the partitions of {full} are not known",
+            )
+            found = cluster.topics.get(full)
+            if found is not None and found.error is None and found.partitions:
+                self._counts[topic] = len(found.partitions)
+        self._ask_s = monotonic() + AGAIN_S
 
 
 def _answer(ask: Callable[[float], T], unknown: str) -> T:
