@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from orchestrator.errors import LogError, Unavailable
@@ -19,7 +19,6 @@ from orchestrator.log.port import Appender, Polled
 from orchestrator.log.topics import TOPICS
 from tests.conformance.log.harness import PATIENCE_S, read_all
 from tests.kafka.broker import Broker
-from tests.kafka.jars import NoBroker
 from tests.kafka.shared import Shared
 
 pytestmark = pytest.mark.kafka
@@ -47,17 +46,11 @@ class Setting:
             count = min(PARTITIONS, topic.count(PARTITIONS))
             if topic.name != without:
                 topics.append(NewTopic(self.settings.topic(topic.name), count, 1, config=config))
-        wait_until(lambda: self._made(topics))
+        for made in self.admin.create_topics(topics).values():
+            made.result(PATIENCE_S)
         names = {topic.topic for topic in topics}
         wait_until(lambda: names <= self.admin.list_topics().topics.keys())
         return self
-
-    def _made(self, topics: list[NewTopic]) -> bool:
-        """Whether they are made now; a broker that hung before is not trusted for a moment."""
-        made = [future.exception(PATIENCE_S) for future in self.admin.create_topics(topics).values()]
-        fenced = KafkaError.INVALID_REPLICATION_FACTOR
-        assert all(error is None or error.args[0].code() == fenced for error in made), made
-        return not any(made)
 
     def member(self) -> KafkaLog:
         self.members.append(KafkaLog(self.settings, member="test"))
@@ -101,16 +94,10 @@ def setting(kafka: Shared, namespace: str) -> Iterator[Setting]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker that tests kill and pause; they leave it running."""
-    broker = Broker(tmp_path_factory.mktemp("victim") / "broker", session_ms=1_500)
-    try:
-        broker.start()
-    except NoBroker as error:
-        pytest.skip(f"no broker of its own: {error}")
-    yield broker
-    broker.kill()
+@pytest.fixture
+def victim(make_broker: Callable[..., Broker]) -> Broker:
+    """A broker that the test may kill and pause."""
+    return make_broker()
 
 
 @pytest.fixture

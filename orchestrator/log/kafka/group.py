@@ -21,10 +21,12 @@ CONFIRM_S = 2.0
 """A proof of membership waits so long for the group's coordinator; without an answer it is none."""
 
 CONFIRM_SLICE_S = 0.01
+"""The answer is looked for so often: it comes by a callback, which does not end the client's wait."""
 
 _GENERATION = slice(7, 11)
 """Where the generation stands in librdkafka's opaque group metadata: behind ``CGMDv2:``."""
 
+# Stands for an answer that did not come.
 _FAILED = KafkaError(KafkaError._FAIL)
 
 

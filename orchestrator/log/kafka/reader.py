@@ -22,6 +22,7 @@ IDLE_S = 5.0
 """A read that is not continued for so long is over, and its partition is not fetched any more."""
 
 SLICE_S = 0.05
+"""Between two looks at the clock, while records are on their way."""
 
 
 class _Cursor:
