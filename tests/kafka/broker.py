@@ -155,7 +155,7 @@ class Broker:
         """Make the folder of a new cluster. What Kafka's tool writes is kept: it takes as long as a start."""
         kept, data = jars.home() / CHECKPOINT, self.folder / "data"
         if kept.exists():
-            data.mkdir()
+            data.mkdir(exist_ok=True)
             shutil.copy(kept, data)
             identity = {"version": 1, "node.id": 1, "cluster.id": _new_id(), "directory.id": _new_id()}
             (data / "meta.properties").write_text("".join(f"{n}={v}\n" for n, v in identity.items()))
