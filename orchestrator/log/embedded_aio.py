@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, TypeVar
 
 from orchestrator.errors import LogError, RecordRefused, Unavailable
@@ -21,18 +22,15 @@ from orchestrator.log.typed import (
     REPLY,
     Channel,
     Feed,
-    Stream,
     beat_record,
     command_record,
     least_used,
 )
+from orchestrator.log.waiting import Acknowledgements, Token, WaitingStream
 from orchestrator.protocol.commands import Command
 from orchestrator.protocol.tasks import WorkerBeat
 
 T = TypeVar("T")
-
-_Token = asyncio.Future[int] | Callable[[Exception], None]
-"""Who is told what became of an append: who waits for its offset, or who only hears of a failure."""
 
 ANSWER_TIMEOUT_S = 30.0
 """A disk that has not answered by then is broken or hopelessly overloaded."""
@@ -59,9 +57,8 @@ class EmbeddedAioLog:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._feeds: dict[TopicPartition, Feed[Any]] = {}
-        self._streams: list[_AioStream[Any]] = []
-        self._waiting: dict[asyncio.Future[int], float] = {}
-        self._alarm: asyncio.TimerHandle | None = None
+        self._streams: list[WaitingStream[Any]] = []
+        self._waiting = Acknowledgements(lambda: f"the disk gave no answer for {ANSWER_TIMEOUT_S:.0f} s")
         self._outbox: list[Append] = []
         self._outbox_bytes = 0
         # Notes of the log's threads, guarded by the log's lock.
@@ -113,31 +110,21 @@ class EmbeddedAioLog:
         self._flush()
         self._closed = True
         self._log.detach(self)
-        if self._alarm is not None:
-            self._alarm.cancel()
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(Unavailable("the log was closed before it answered"))
+        self._waiting.fail_all("the log was closed before it answered")
         for stream in self._streams:
             stream.end()
 
     # --- appending ---
 
     def _append(self, draft: Callable[[], Record]) -> asyncio.Future[int]:
-        """A future of the offset; a plain one, because a task for each append would cost more than it."""
-        loop = self._running_loop()
-        future: asyncio.Future[int] = loop.create_future()
+        future = self._waiting.expect(ANSWER_TIMEOUT_S)
         try:
             self._submit(draft(), future)
         except Exception as error:
-            future.set_exception(_for_senders(error))
-            return future
-        self._waiting[future] = loop.time() + ANSWER_TIMEOUT_S
-        if self._alarm is None:
-            self._alarm = loop.call_later(ANSWER_TIMEOUT_S, self._ring)
+            self._waiting.fail(future, _for_senders(error))
         return future
 
-    def _submit(self, record: Record, token: _Token) -> None:
+    def _submit(self, record: Record, token: Token) -> None:
         self._check_open()
         if self._log.backlog() + len(self._outbox) >= MAX_BACKLOG:
             raise Unavailable(f"{MAX_BACKLOG} appends wait for the disk already")
@@ -159,36 +146,13 @@ class EmbeddedAioLog:
             for append in appends:
                 self._resolve(Delivery(append.token, Outcome.UNKNOWN, error=str(error)))
 
-    def _ring(self) -> None:
-        """Give up what the disk has not answered in time. Appends wait in the order of their deadlines."""
-        self._alarm = None
-        if self._closed:
-            return
-        loop = self._running_loop()
-        for future, deadline in list(self._waiting.items()):
-            if deadline > loop.time():
-                self._alarm = loop.call_at(deadline, self._ring)
-                return
-            del self._waiting[future]
-            if not future.done():
-                words = f"the disk gave no answer for {ANSWER_TIMEOUT_S:.0f} s"
-                future.set_exception(Unavailable(words))
-
     def _resolve(self, delivery: Delivery) -> None:
-        token: _Token = delivery.token
-        landed = delivery.outcome is Outcome.DELIVERED
+        if delivery.outcome is Outcome.DELIVERED:
+            self._waiting.settle(delivery.token, delivery.offset)
+            return
         refused = delivery.outcome is Outcome.REFUSED
-        if not isinstance(token, asyncio.Future):
-            if not landed:
-                token(RecordRefused(delivery.error) if refused else Unavailable(delivery.error))
-            return
-        self._waiting.pop(token, None)
-        if token.done():
-            return
-        if landed:
-            token.set_result(delivery.offset)
-        else:
-            token.set_exception(RecordRefused(delivery.error) if refused else Unavailable(delivery.error))
+        error = RecordRefused(delivery.error) if refused else Unavailable(delivery.error)
+        self._waiting.fail(delivery.token, error)
 
     def report(self, deliveries: list[Delivery]) -> None:
         """Called by the log, under its lock, from any thread."""
@@ -230,7 +194,7 @@ class EmbeddedAioLog:
         if len(records) == READ_RECORDS:
             self._running_loop().call_soon(self._read, place)
 
-    def _open(self, channel: Channel[T], name: str) -> _AioStream[T]:
+    def _open(self, channel: Channel[T], name: str) -> WaitingStream[T]:
         self._check_open()
         self._running_loop()  # that the log's threads are to wake
         topic = channel.topic
@@ -244,11 +208,11 @@ class EmbeddedAioLog:
                     feed = self._feeds[topic, partition] = Feed(channel, partition, end)
         except LogError as error:
             raise Unavailable(str(error)) from error
-        stream = _AioStream(self, feed, (topic, partition), name)
+        stream = WaitingStream(feed, name, partial(self._release, (topic, partition)))
         self._streams.append(stream)
         return stream
 
-    def release(self, stream: _AioStream[Any], place: TopicPartition) -> None:
+    def _release(self, place: TopicPartition, stream: WaitingStream[Any]) -> None:
         """A stream was closed."""
         if stream in self._streams:
             self._streams.remove(stream)
@@ -269,48 +233,3 @@ class EmbeddedAioLog:
 def _for_senders(error: Exception) -> Exception:
     """An error as senders know it: whatever is wrong with the log, it is unavailable."""
     return Unavailable(str(error)) if isinstance(error, LogError) else error
-
-
-class _AioStream(Stream[T]):
-    """A stream that can be waited for. One task at a time may wait."""
-
-    def __init__(self, log: EmbeddedAioLog, feed: Feed[T], place: TopicPartition, name: str) -> None:
-        super().__init__(feed, name)
-        self._log = log
-        self._place = place
-        self._news = asyncio.Event()
-        self._ended = False
-
-    def looked(self, offset: int) -> None:
-        """A batch was looked at: wake the reader if there is something for it."""
-        super().looked(offset)
-        if self._messages:
-            self._news.set()
-
-    async def next(self, timeout_s: float) -> list[T]:
-        """The next messages; empty after ``timeout_s``.
-
-        Raises:
-            Unavailable: the stream or the log was closed.
-        """
-        if not self._news.is_set():
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
-        if self._ended:
-            raise Unavailable("this stream is closed; open another one")
-        self._news.clear()
-        return self.take()
-
-    def end(self) -> None:
-        """Wake the reader for good."""
-        self._ended = True
-        self._news.set()
-
-    async def close(self) -> None:
-        """Read no more."""
-        self.end()
-        self.detach()
-        self._log.release(self, self._place)
