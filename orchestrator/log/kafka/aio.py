@@ -1,0 +1,247 @@
+"""Kafka as clients and workers see it: asyncio, typed messages, no groups and no rebalances.
+
+What is sent goes through one producer (``aio_sender``), what is read through one consumer (``aio_reader``).
+Nobody knows who else reads a partition of ``tasks`` or ``replies``, so a name decides which one it takes;
+readers that meet on one pass over each other's records by a header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+
+from orchestrator.codec.avro import MAX_RECORD_BYTES
+from orchestrator.errors import ConfigError, RecordRefused, Unavailable
+from orchestrator.log.aio import BeatStream, Inbox, ReplyStream
+from orchestrator.log.kafka.aio_reader import Reader
+from orchestrator.log.kafka.aio_sender import BATCH_BYTES, Sender
+from orchestrator.log.kafka.aio_settings import translate
+from orchestrator.log.kafka.outage import Outage
+from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.log.port import Record
+from orchestrator.log.topics import COMMANDS, REPLIES, TASKS, WORKERS, refusal
+from orchestrator.log.typed import BEAT, INBOX, REPLY, Channel, beat_record, command_record, least_used
+from orchestrator.log.waiting import Acknowledgements, Token, WaitingStream
+from orchestrator.protocol.commands import Command
+from orchestrator.protocol.tasks import WorkerBeat
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT_S = 30.0
+"""Brokers that have not acknowledged by then are away or hopelessly overloaded."""
+
+OPEN_TIMEOUT_S = 10.0
+"""For finding the brokers and the end of a partition: who starts a process waits for it, and is told soon."""
+
+REQUEST_TIMEOUT_MS = 10_000
+"""Of one request. A connection that is silent for so long is given up and made anew."""
+
+FETCH_WAIT_MS = 250
+"""How long the broker holds a fetch without records. A new stream waits for the end of the one under way."""
+
+LEARN_AGAIN_S = 1.0
+"""What is known of the topics for longer is asked for again with each new connection."""
+
+
+class KafkaAioLog:
+    """Implements :class:`orchestrator.log.aio.AioLog` for one event loop.
+
+    Make one per process and share it: all its clients and workers share its connections.
+
+    Args:
+        settings: which brokers, which namespace, and how to reach them.
+
+    Raises:
+        ConfigError: a setting cannot be followed.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._aio = translate(settings)
+        self._closed = False
+        self._counts: Mapping[str, int] = {}
+        self._learned_at = float("-inf")
+        self._early: list[tuple[Callable[[int], Record], Token]] = []
+        self._addressing: asyncio.Task[None] | None = None
+        self._outage = Outage(settings.bootstrap)
+        self._waiting = Acknowledgements(
+            lambda: self._outage.describe(f"no acknowledgement for {ANSWER_TIMEOUT_S:.0f} s")
+        )
+        self._sender = Sender(self._connect_producer, self._waiting, ANSWER_TIMEOUT_S, self._outage)
+        self._reader = Reader(self._connect_consumer, settings.topic, self._outage)
+
+    @property
+    def lost_records(self) -> int:
+        """How many records were gone before they could be read; their readers were told."""
+        return self._reader.lost_records
+
+    def send(self, command: Command) -> asyncio.Future[int]:
+        """Append a command to the partition of its workflow id; done when all replicas in sync have it.
+
+        Raises:
+            RecordRefused: the command is too large, or the topic is missing or not permitted.
+            PayloadError: the command cannot be encoded.
+            Unavailable: the log is closed, or the brokers did not acknowledge in time.
+        """
+        return self._append(partial(command_record, command))
+
+    def post(self, command: Command, on_failed: Callable[[Exception], None]) -> None:
+        """Append a command whose answer will tell that it is durable, see the port."""
+        try:
+            self._submit(partial(command_record, command), on_failed)
+        except Exception as error:
+            on_failed(error)
+
+    async def beat(self, beat: WorkerBeat) -> int:
+        """Append a beat; returns its offset when it is acknowledged."""
+        return await self._append(lambda partitions: beat_record(beat))
+
+    async def open_inbox(self, worker: str) -> Inbox:
+        """Read a partition of ``tasks`` from its end, for one worker incarnation."""
+        return await self._open(INBOX, worker)
+
+    async def open_replies(self, client_id: str) -> ReplyStream:
+        """Read a partition of ``replies`` from its end, for one client."""
+        return await self._open(REPLY, client_id)
+
+    async def open_beats(self) -> BeatStream:
+        """Read ``workers`` from its end."""
+        return await self._open(BEAT, "")
+
+    async def close(self) -> None:
+        """Read no more; what is not acknowledged yet is ``Unavailable`` to its sender, and may still land."""
+        if self._closed:
+            return
+        self._closed = True
+        self._waiting.fail_all("the log was closed before it answered")
+        if self._addressing is not None:
+            self._addressing.cancel()
+            await asyncio.gather(self._addressing, return_exceptions=True)
+        await asyncio.gather(self._sender.close(), self._reader.close())
+
+    # --- appending ---
+
+    def _append(self, draft: Callable[[int], Record]) -> asyncio.Future[int]:
+        future = self._waiting.expect(ANSWER_TIMEOUT_S)
+        try:
+            self._submit(draft, future)
+        except Exception as error:
+            self._waiting.fail(future, error)
+        return future
+
+    def _submit(self, draft: Callable[[int], Record], token: Token) -> None:
+        self._check_open()
+        if not self._counts:
+            self._early.append((draft, token))
+            if self._addressing is None:
+                self._addressing = asyncio.create_task(self._address(), name="find Kafka")
+            return
+        partitions = self._counts[COMMANDS]
+        record = draft(partitions)
+        if refused := refusal(record, partitions, MAX_RECORD_BYTES):
+            raise RecordRefused(refused)
+        self._sender.submit(self._settings.topic(record.topic), record, token)
+
+    async def _address(self) -> None:
+        """Submit what came before it was known how many partitions there are."""
+        error: Exception | None = None
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await self._learn()
+        except (ConfigError, Unavailable) as found:
+            error = RecordRefused(str(found)) if isinstance(found, ConfigError) else found
+        except TimeoutError:
+            error = Unavailable(self._outage.describe("it cannot be reached"))
+        early, self._early, self._addressing = self._early, [], None
+        for draft, token in early:
+            try:
+                if error is not None:
+                    raise error
+                self._submit(draft, token)
+            except Exception as problem:
+                self._waiting.fail(token, problem)
+
+    # --- reading ---
+
+    async def _open(self, channel: Channel[T], name: str) -> WaitingStream[T]:
+        self._check_open()
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                if not self._counts:
+                    await self._learn()
+                count = self._counts[channel.topic]
+                chosen = least_used(name, self._reader.used(channel.topic), count)
+                return await self._reader.open(channel, chosen, name)
+        except TimeoutError as error:
+            words = self._outage.describe(f"it cannot be read from within {OPEN_TIMEOUT_S:.0f} s")
+            raise Unavailable(words) from error
+
+    # --- connecting ---
+
+    async def _learn(self) -> None:
+        """Ask how many partitions the topics have.
+
+        Raises:
+            Unavailable: no broker answers.
+            ConfigError: the namespace has not been set up there, or is not permitted.
+        """
+        asked_at = asyncio.get_running_loop().time()
+        if asked_at < self._learned_at + LEARN_AGAIN_S:
+            return
+        names = {self._settings.topic(name): name for name in (COMMANDS, TASKS, REPLIES, WORKERS)}
+        admin = AIOKafkaAdminClient(**self._aio.common, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        try:
+            await admin.start()
+            found = await admin.describe_topics(list(names))
+        except KafkaError as error:
+            raise Unavailable(self._outage.describe("it cannot be reached")) from error
+        finally:
+            await admin.close()
+        counts = {names[each["topic"]]: len(each["partitions"]) for each in found if not each["error_code"]}
+        missing = sorted(full for full, name in names.items() if name not in counts)
+        if missing:
+            denied = TopicAuthorizationFailedError.errno in [each["error_code"] for each in found]
+            raise ConfigError(_set_up(self._settings, missing[0], denied=denied))
+        self._counts, self._learned_at = counts, asked_at
+
+    async def _connect_producer(self) -> AIOKafkaProducer:
+        return await self._start(
+            AIOKafkaProducer, enable_idempotence=True, max_batch_size=BATCH_BYTES, **self._aio.producer
+        )
+
+    async def _connect_consumer(self) -> AIOKafkaConsumer:
+        fetching = {"fetch_max_wait_ms": FETCH_WAIT_MS, **self._aio.consumer}
+        return await self._start(AIOKafkaConsumer, auto_offset_reset="none", **fetching)
+
+    async def _start(self, kind: Callable[..., Any], **options: Any) -> Any:
+        """A started producer or consumer, on brokers that have this namespace."""
+        await self._learn()
+        client = kind(**self._aio.common, **options, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await client.start()
+        except BaseException as error:
+            await client.stop()
+            if isinstance(error, KafkaError | TimeoutError):
+                raise Unavailable(self._outage.describe("it cannot be reached")) from error
+            raise
+        return client
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("this side of the log is closed")
+
+
+def _set_up(settings: KafkaSettings, topic: str, *, denied: bool) -> str:
+    if denied:
+        return f"this user of Kafka at {settings.bootstrap} may not use the topic {topic!r}; ask for its ACL"
+    return (
+        f"Kafka at {settings.bootstrap} has no topic {topic!r}: the namespace {settings.namespace!r} has not "
+        f"been set up there; run 'orchestrator topics create', or name another namespace"
+    )
