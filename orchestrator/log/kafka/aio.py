@@ -45,6 +45,9 @@ REQUEST_TIMEOUT_MS = 10_000
 FETCH_WAIT_MS = 250
 """How long the broker holds a fetch without records. A new stream waits for the end of the one under way."""
 
+MISSING_S, MISSING_PAUSE_S = 3.0, 0.1
+"""A broker knows of a topic a moment after it was made; missing for longer, it does not exist."""
+
 LEARN_AGAIN_S = 1.0
 """What is known of the topics for longer is asked for again with each new connection."""
 
@@ -160,9 +163,10 @@ class KafkaAioLog:
             error = Unavailable(self._outage.describe("it cannot be reached"))
         early, self._early, self._addressing = self._early, [], None
         for draft, token in early:
+            if error is not None:
+                self._waiting.fail(token, error)
+                continue
             try:
-                if error is not None:
-                    raise error
                 self._submit(draft, token)
             except Exception as problem:
                 self._waiting.fail(token, problem)
@@ -191,24 +195,29 @@ class KafkaAioLog:
             Unavailable: no broker answers.
             ConfigError: the namespace has not been set up there, or is not permitted.
         """
-        asked_at = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
         if asked_at < self._learned_at + LEARN_AGAIN_S:
             return
         names = {self._settings.topic(name): name for name in (COMMANDS, TASKS, REPLIES, WORKERS)}
         admin = AIOKafkaAdminClient(**self._aio.common, request_timeout_ms=REQUEST_TIMEOUT_MS)
         try:
             await admin.start()
-            found = await admin.describe_topics(list(names))
+            while True:
+                found = {each["topic"]: each for each in await admin.describe_topics(list(names))}
+                missing = [full for full in names if found[full]["error_code"]]
+                if not missing or loop.time() > asked_at + MISSING_S:
+                    break
+                await asyncio.sleep(MISSING_PAUSE_S)
         except KafkaError as error:
             raise Unavailable(self._outage.describe("it cannot be reached")) from error
         finally:
             await admin.close()
-        counts = {names[each["topic"]]: len(each["partitions"]) for each in found if not each["error_code"]}
-        missing = sorted(full for full, name in names.items() if name not in counts)
         if missing:
-            denied = TopicAuthorizationFailedError.errno in [each["error_code"] for each in found]
+            denied = found[missing[0]]["error_code"] == TopicAuthorizationFailedError.errno
             raise ConfigError(_set_up(self._settings, missing[0], denied=denied))
-        self._counts, self._learned_at = counts, asked_at
+        self._counts = {name: len(found[full]["partitions"]) for full, name in names.items()}
+        self._learned_at = asked_at
 
     async def _connect_producer(self) -> AIOKafkaProducer:
         return await self._start(

@@ -157,7 +157,8 @@ class Reader:
         if self._consumer is None:
             return
         if not self._reading:
-            self._consumer.unsubscribe()
+            # Not `unsubscribe`: it ends aiokafka's fetching task for good [0.14].
+            self._consumer.pause(*self._consumer.assignment())
             return
         self._consumer.assign(list(self._reading))
         for place, reading in self._reading.items():
@@ -216,7 +217,7 @@ class _Check:
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
         self._behind: dict[TopicPartition, int] = {}
-        self._next_at = 0.0
+        self._next_at = asyncio.get_running_loop().time() + CHECK_S
 
     def due(self) -> bool:
         """Whether it is time to look."""

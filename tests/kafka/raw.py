@@ -1,0 +1,118 @@
+"""The records on a broker, bare: what a coordinator, or a stranger, would see and write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from orchestrator.log.port import Record
+from orchestrator.log.topics import KAFKA_PARTITIONS, TOPICS
+
+SOON_S = 20.0
+"""A broker that has not answered by then is broken."""
+
+
+class RawLog:
+    """One namespace of a broker. All calls block."""
+
+    def __init__(self, bootstrap: str, namespace: str) -> None:
+        self._namespace = namespace
+        self._bootstrap = bootstrap
+        quiet = {"bootstrap.servers": bootstrap, "log_level": 0}
+        self.admin = AdminClient(quiet)
+        self._producer = Producer({**quiet, "linger.ms": 0})
+        self._consumer = Consumer(
+            {**quiet, "group.id": "raw", "enable.auto.commit": False, "enable.partition.eof": True}
+        )
+
+    def create_topics(
+        self,
+        *,
+        commands_partitions: int = KAFKA_PARTITIONS,
+        config: Mapping[str, Mapping[str, str]] | None = None,
+        without: str = "",
+    ) -> None:
+        """Make the topics of the namespace; ``config`` by short name."""
+        wanted = [
+            NewTopic(
+                self.full(topic.name),
+                topic.count(commands_partitions),
+                1,
+                config={
+                    "cleanup.policy": "compact" if topic.compacted else "delete",
+                    **(config or {}).get(topic.name, {}),
+                },
+            )
+            for topic in TOPICS.values()
+            if topic.name != without
+        ]
+        for created in self.admin.create_topics(wanted).values():
+            created.result(SOON_S)
+        deadline = time.monotonic() + SOON_S
+        names = {topic.topic for topic in wanted}
+        while not names <= set(self.admin.list_topics(timeout=SOON_S).topics):  # brokers learn of them later
+            assert time.monotonic() < deadline, "the broker does not show the topics"
+
+    def full(self, topic: str) -> str:
+        """The name of a topic on the broker."""
+        return f"{self._namespace}.{topic}"
+
+    def append(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes,
+        *,
+        key: bytes = b"",
+        headers: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Append one record; returns when it is durable."""
+        failures: list[object] = []
+        self._producer.produce(
+            self.full(topic),
+            value,
+            key,
+            partition,
+            headers=list((headers or {}).items()),
+            on_delivery=lambda error, _: failures.append(error) if error else None,
+        )
+        assert self._producer.flush(SOON_S) == 0
+        assert not failures, failures
+
+    def end(self, topic: str, partition: int) -> int:
+        """The offset after the last record."""
+        place = TopicPartition(self.full(topic), partition)
+        return int(self._consumer.get_watermark_offsets(place, timeout=SOON_S)[1])
+
+    def read(self, topic: str, partition: int) -> list[Record]:
+        """All records of a partition."""
+        if not self.end(topic, partition):
+            return []
+        self._consumer.assign([TopicPartition(self.full(topic), partition, OFFSET_BEGINNING)])
+        found = []
+        while True:
+            message = self._consumer.poll(SOON_S)
+            assert message is not None, f"{topic}-{partition} cannot be read"
+            if message.error():
+                break  # the end of the partition
+            headers = dict(message.headers() or [])
+            found.append(
+                Record(
+                    topic,
+                    partition,
+                    message.offset(),
+                    message.timestamp()[1],
+                    message.key() or b"",
+                    message.value(),
+                    headers,
+                )
+            )
+        self._consumer.unassign()
+        return found
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._consumer.close()
