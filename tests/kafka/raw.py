@@ -33,7 +33,7 @@ class RawLog:
         *,
         commands_partitions: int = KAFKA_PARTITIONS,
         config: Mapping[str, Mapping[str, str]] | None = None,
-        without: str = "",
+        only: str = "",
     ) -> None:
         """Make the topics of the namespace; ``config`` by short name."""
         wanted = [
@@ -47,7 +47,7 @@ class RawLog:
                 },
             )
             for topic in TOPICS.values()
-            if topic.name != without
+            if only in ("", topic.name)
         ]
         for created in self.admin.create_topics(wanted).values():
             created.result(SOON_S)

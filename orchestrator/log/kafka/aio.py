@@ -8,7 +8,7 @@ readers that meet on one pass over each other's records by a header.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from orchestrator.codec.avro import MAX_RECORD_BYTES
 from orchestrator.errors import ConfigError, RecordRefused, Unavailable
 from orchestrator.log.aio import BeatStream, Inbox, ReplyStream
+from orchestrator.log.kafka.aio_clients import start, stop_consumer, stop_producer
 from orchestrator.log.kafka.aio_reader import Reader
 from orchestrator.log.kafka.aio_sender import BATCH_BYTES, Sender
 from orchestrator.log.kafka.aio_settings import translate
@@ -202,7 +203,7 @@ class KafkaAioLog:
         names = {self._settings.topic(name): name for name in (COMMANDS, TASKS, REPLIES, WORKERS)}
         admin = AIOKafkaAdminClient(**self._aio.common, request_timeout_ms=REQUEST_TIMEOUT_MS)
         try:
-            await admin.start()
+            await start(admin.start())
             while True:
                 found = {each["topic"]: each for each in await admin.describe_topics(list(names))}
                 missing = [full for full in names if found[full]["error_code"]]
@@ -220,27 +221,38 @@ class KafkaAioLog:
         self._learned_at = asked_at
 
     async def _connect_producer(self) -> AIOKafkaProducer:
-        return await self._start(
-            AIOKafkaProducer, enable_idempotence=True, max_batch_size=BATCH_BYTES, **self._aio.producer
+        await self._learn()
+        producer = AIOKafkaProducer(
+            enable_idempotence=True,
+            max_batch_size=BATCH_BYTES,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            **self._aio.common,
+            **self._aio.producer,
         )
+        await self._start(producer, partial(stop_producer, producer, 0))
+        return producer
 
     async def _connect_consumer(self) -> AIOKafkaConsumer:
-        fetching = {"fetch_max_wait_ms": FETCH_WAIT_MS, **self._aio.consumer}
-        return await self._start(AIOKafkaConsumer, auto_offset_reset="none", **fetching)
-
-    async def _start(self, kind: Callable[..., Any], **options: Any) -> Any:
-        """A started producer or consumer, on brokers that have this namespace."""
         await self._learn()
-        client = kind(**self._aio.common, **options, request_timeout_ms=REQUEST_TIMEOUT_MS)
+        fetching = {"fetch_max_wait_ms": FETCH_WAIT_MS, **self._aio.consumer}
+        consumer = AIOKafkaConsumer(
+            auto_offset_reset="none",
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            **self._aio.common,
+            **fetching,
+        )
+        await self._start(consumer, partial(stop_consumer, consumer))
+        return consumer
+
+    async def _start(self, client: Any, stop: Callable[[], Awaitable[None]]) -> None:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                await client.start()
+                await start(client.start())
         except BaseException as error:
-            await client.stop()
+            await stop()
             if isinstance(error, KafkaError | TimeoutError):
                 raise Unavailable(self._outage.describe("it cannot be reached")) from error
             raise
-        return client
 
     def _check_open(self) -> None:
         if self._closed:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from orchestrator.errors import LogError, OrchestratorError, Unavailable
+from orchestrator.log.kafka.aio_clients import stop_consumer
 from orchestrator.log.kafka.aio_sender import RETRY_FIRST_S, delays
 from orchestrator.log.kafka.outage import Outage
 from orchestrator.log.port import Record
@@ -35,6 +35,9 @@ POLL_MS = 1_000
 
 CHECK_S = 5.0
 """Between looks at whether the consumer gets on."""
+
+HEALTHY_S = 30.0
+"""A consumer that failed after so long is replaced at once; one that never worked, without haste."""
 
 CHECK_TIMEOUT_S = 5.0
 """A broker that does not tell the end of a partition for so long is away."""
@@ -128,8 +131,9 @@ class Reader:
 
     async def _run(self) -> None:
         """Read with one consumer after another."""
-        pauses = delays()
+        loop, pauses = asyncio.get_running_loop(), delays()
         while True:
+            began_at = loop.time()
             try:
                 self._consumer = await self._connect()
                 self._outage.over()
@@ -146,9 +150,9 @@ class Reader:
                 self._connected.clear()
                 consumer, self._consumer = self._consumer, None
                 if consumer is not None:
-                    pauses = delays()
-                    with suppress(Exception):
-                        await consumer.stop()
+                    await stop_consumer(consumer)
+            if loop.time() > began_at + HEALTHY_S:
+                pauses = delays()
             await asyncio.sleep(next(pauses))
 
     def _assign(self) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -30,6 +29,7 @@ from aiokafka.errors import (
 )
 
 from orchestrator.errors import ConfigError, RecordRefused, Unavailable
+from orchestrator.log.kafka.aio_clients import stop_producer
 from orchestrator.log.kafka.outage import Outage
 from orchestrator.log.port import Record
 from orchestrator.log.waiting import Acknowledgements, Token
@@ -124,7 +124,7 @@ class Sender:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._queues.clear()
         if self._producer is not None:
-            await _stop(self._producer)
+            await stop_producer(self._producer, STOP_S)
 
     # --- one partition ---
 
@@ -247,7 +247,7 @@ class Sender:
         """Use a producer no longer. It has some time to bring what it holds of other partitions."""
         if producer is self._producer:
             self._producer = None
-            self._spawn(_stop(producer, patience_s))
+            self._spawn(stop_producer(producer, patience_s))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -261,23 +261,6 @@ def delays() -> Iterator[float]:
     while True:
         yield delay_s
         delay_s = min(2 * delay_s, RETRY_MOST_S)
-
-
-async def _stop(producer: AIOKafkaProducer, patience_s: float = STOP_S) -> None:
-    """Stop a producer, whether the brokers answer or not.
-
-    Its own ``stop`` waits for batches, and an idempotent producer keeps those until a broker takes them; so
-    after some time they are failed, with the one means that there is for it.
-    """
-    try:
-        async with asyncio.timeout(patience_s):
-            await producer.flush()
-    except TimeoutError:
-        pass
-    finally:
-        producer._message_accumulator.fail_all(KafkaError("abandoned"))
-        with suppress(Exception):
-            await producer.stop()
 
 
 def _refusal(topic: str, error: KafkaError) -> str:

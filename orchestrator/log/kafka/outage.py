@@ -57,7 +57,8 @@ def _listen() -> LastWords:
     """Take aiokafka's complaints, unless the application handles or levels its loggers itself."""
     library = logging.getLogger("aiokafka")
     if _words not in library.handlers:
-        if not library.handlers and library.level == logging.NOTSET:
+        handled = any(not isinstance(handler, logging.NullHandler) for handler in library.handlers)
+        if not handled and library.level == logging.NOTSET:
             library.propagate = False
         library.addHandler(_words)
     return _words

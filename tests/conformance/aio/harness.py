@@ -97,7 +97,7 @@ class HttpHarness(EmbeddedHarness):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._backend = Backend(self._aio, EngineReader(StoreReader(lambda: [])))
+        self._backend = Backend(self._aio, EngineReader(StoreReader(list)))
         transport = httpx.ASGITransport(create_app(self._backend))
         self.port = HttpLog("http://127.0.0.1:7350", transport=transport)
 
