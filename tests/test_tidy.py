@@ -34,6 +34,7 @@ FUNCTION_LINES = 60
 LONG_FILES: dict[str, str] = {
     "orchestrator/coordinator/coordinator.py": "the loop and its six steps, in the order of its docstring",
     "orchestrator/coordinator/turn.py": "the one place where rules meet user code",
+    "orchestrator/coordinator/partition.py": "all that is known of one partition while it is owned",
     "orchestrator/engine/activity.py": "one life-cycle: decide and evolve side by side",
     "orchestrator/log/simulated.py": "the cluster, its appenders and members: apart they would be a cycle",
     "orchestrator/log/commit_log.py": "one algorithm: the group commit and what readers see of it",

@@ -12,7 +12,6 @@ A crash between any two of them loses nothing: a store stands at one offset, and
 that is written twice is kept once.
 
 It joins no group and appends nothing: any number of views follow one log, each in a folder of its own.
-Anything unexpected in a partition has one treatment: its store is closed, and opened again a little later.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from orchestrator.log.port import Log, Record
 from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import DEAD_LETTERS, HISTORY, META, WORKERS
 from orchestrator.protocol.tasks import DeadLetter
-from orchestrator.protocol.views import DeadLetterPage, PartitionFollowed, ViewStatus
-from orchestrator.store.fold import HistoryFold, outgrown
+from orchestrator.protocol.views import DeadLetterPage, ViewStatus
 from orchestrator.store.letters import Letters
 from orchestrator.store.partition_store import PartitionStore
+from orchestrator.view.followed import Followed
 from orchestrator.view.pages import read_token, token
 from orchestrator.view.roster import Roster
 
@@ -44,17 +43,10 @@ POLL_S = 1.0
 """A step is made at least so often: to note that all is well, and to try again what is not."""
 
 RETRY_S = 1.0
-"""Between attempts to open a store, or to reach a log that is away."""
+"""Between attempts to reach a log that is away."""
 
 LOOK_MS = 5_000
 """So often the ends of all partitions are asked for, so that a lag is seen that no poll shows."""
-
-NOTE_MS = 60_000
-"""So often a store that is caught up notes that it is: a write that nothing else asks for."""
-
-MAX_AWAY_MS = 6 * 24 * 3_600_000
-"""A store that was not caught up for so long is made again: tombstones are kept for seven days, and whoever
-missed one would show a run for ever that is gone."""
 
 ASK_S = 2.0
 """For so long somebody waits for a partition to be as it was on the log when they asked."""
@@ -67,35 +59,6 @@ class _Question:
         self.partition = partition
         self.end = 0
         self.answered = threading.Event()
-
-
-class _Followed:
-    """One partition: its store, as far as it could be opened, and where the log ended when we last looked."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.store: PartitionStore | None = None
-        self.fold: HistoryFold | None = None
-        self.end = 0
-        self.ready = False
-        self.changed = False
-        self.anew = ""
-        """Why it is to be read from its beginning again."""
-        self.retry_at_ms = 0
-        self.trouble = ""
-
-    @property
-    def offset(self) -> int:
-        """The next record to read."""
-        fold = self.fold  # status() is asked from other threads
-        return fold.next_offset if fold is not None else 0
-
-    def close(self) -> None:
-        """Let go of the store."""
-        if self.store is not None:
-            self.store.close()
-        self.store = self.fold = None
-        self.ready = self.changed = False
 
 
 class Materializer:
@@ -128,7 +91,7 @@ class Materializer:
         self._asked: deque[_Question] = deque()
         """Questions that the loop has not seen yet."""
         self._questions: list[_Question] = []
-        self._partitions: tuple[_Followed, ...] = ()
+        self._partitions: tuple[Followed, ...] = ()
         self._letters = Letters(PartitionStore(folder / "letters", log_id=log_id))
         self._letters_read = self._letters.offset
         self._looked_ms = 0
@@ -181,7 +144,10 @@ class Materializer:
         self._schemas.follow(self._log)
         self._log.seek(DEAD_LETTERS, 0, self._letters_read)
         self._log.seek(WORKERS, 0, self._log.end(WORKERS, 0))
-        self._partitions = tuple(_Followed(number) for number in range(self._log.partitions(HISTORY)))
+        self._partitions = tuple(
+            Followed(number, self._log, self._folder / "history", self._log_id, self._now_ms)
+            for number in range(self._log.partitions(HISTORY))
+        )
         self._look()
 
     def _log_is_away(self, error: Exception) -> None:
@@ -199,7 +165,10 @@ class Materializer:
     # ----------------------------------------------------------------------------------------- fold
 
     def _fold(self, records: Iterable[Record]) -> list[DeadLetter]:
-        """All that a poll has brought; returns what is to be kept of what nobody could use."""
+        """All that a poll has brought; returns what is to be kept of what nobody could use.
+
+        Nothing here asks the log: if that failed, the rest of what was polled would be lost.
+        """
         letters: list[DeadLetter] = []
         aside: list[DeadLetter] = []
         for record in records:
@@ -216,15 +185,7 @@ class Materializer:
         return letters + aside
 
     def _on_history(self, record: Record, letters: list[DeadLetter]) -> str:
-        followed = self._partitions[record.partition]
-        if followed.fold is None:
-            return ""
-        try:
-            followed.changed = True
-            return followed.fold.take(record)
-        except Exception as error:  # a damaged store, a failing disk, a fault of ours: the others go on
-            self._fail(followed, error)
-            return ""
+        return self._partitions[record.partition].take(record)
 
     def _on_beat(self, record: Record, letters: list[DeadLetter]) -> str:
         if record.value is not None:
@@ -241,8 +202,7 @@ class Materializer:
         """A newer version's schema, which may come after what was written by it."""
         if self._schemas.take(record):
             for followed in self._partitions:
-                if followed.store is not None and followed.store.checkpoint.unread:
-                    followed.anew = followed.anew or self._why_anew(followed.number, followed.store)
+                followed.reconsider()
         return ""
 
     # ---------------------------------------------------------------------------------------- write
@@ -251,91 +211,19 @@ class Materializer:
         """Set aside first: after a crash in between, the records come again, and their letters are known."""
         self._letters.put(letters, offset=self._letters_read)
         for followed in self._partitions:
-            if followed.changed:
-                self._flush(followed)
-
-    def _flush(self, followed: _Followed) -> None:
-        assert followed.fold is not None
-        try:
-            followed.fold.flush()
-            followed.changed = False
-        except Exception as error:
-            self._fail(followed, error)
-
-    def _fail(self, followed: _Followed, error: Exception) -> None:
-        """Go on with this partition in a moment, where its store stands then."""
-        words = f"the store of history {followed.number} is opened again: {error}"
-        if words != followed.trouble:
-            log.error("%s", words, exc_info=error)
-        followed.trouble = words
-        self._leave(followed)
-
-    def _leave(self, followed: _Followed) -> None:
-        followed.retry_at_ms = self._now_ms() + round(RETRY_S * 1_000)
-        self._log.unseek(HISTORY, followed.number)
-        followed.close()
+            followed.write()
 
     # ----------------------------------------------------------------------------------------- look
 
     def _look(self) -> None:
         now_ms = self._now_ms()
-        for followed in self._partitions:
-            if followed.store is not None and followed.store.damaged:
-                self._fail(followed, RuntimeError("a read found damage"))
-            elif followed.store is not None and followed.anew:
-                self._leave(followed)
-            if followed.store is None and (followed.anew or now_ms >= followed.retry_at_ms):
-                self._open(followed)
         if now_ms - self._looked_ms >= LOOK_MS:
             self._looked_ms = now_ms
             for followed in self._partitions:
                 followed.end = self._log.end(HISTORY, followed.number)
         for followed in self._partitions:
-            self._note(followed, now_ms)
+            followed.look()
         self._answer()
-
-    def _note(self, followed: _Followed, now_ms: int) -> None:
-        """Whether a partition is caught up: it may be shown from then on."""
-        fold = followed.fold
-        if fold is None or fold.next_offset < followed.end:
-            return
-        if not followed.ready:
-            followed.ready, followed.trouble = True, ""
-        if now_ms - fold.caught_up_ms >= NOTE_MS:
-            fold.caught_up_ms = now_ms
-            self._flush(followed)
-
-    def _open(self, followed: _Followed) -> None:
-        """Open a partition's store and go on where it stands, or at the beginning if it is of no use."""
-        number = followed.number
-        end = self._log.end(HISTORY, number)
-        try:
-            store = PartitionStore(self._folder / "history" / f"{number:05d}", log_id=self._log_id)
-            if reason := followed.anew or self._why_anew(number, store):
-                log.warning("history %d is read from its beginning: %s", number, reason)
-                store.wipe()
-        except LogError:
-            store.close()
-            raise
-        except Exception as error:  # held by a reader that has not finished, or by a failing disk
-            self._fail(followed, error)
-            return
-        followed.anew, followed.end = "", end
-        followed.store, followed.fold = store, HistoryFold(store, strict=False)
-        if not followed.offset:
-            followed.fold.caught_up_ms = self._now_ms()
-        self._log.seek(HISTORY, number, followed.offset)
-
-    def _why_anew(self, number: int, store: PartitionStore) -> str:
-        found, end = store.checkpoint, self._log.end(HISTORY, number)
-        away_ms = self._now_ms() - found.caught_up_ms
-        if found.offset > end:
-            return f"it ends at {end}, and {found.offset} records of it were seen"
-        if found.offset and away_ms > MAX_AWAY_MS:
-            return f"its store was not kept for {away_ms // 3_600_000} h"
-        if outgrown(store, lambda offset: next(iter(self._log.read(HISTORY, number, offset, 1)), None)):
-            return "records that could not be read before can be read now"
-        return ""
 
     # ------------------------------------------------------------------------------------ questions
 
@@ -369,7 +257,7 @@ class Materializer:
 
     def stores(self) -> list[PartitionStore | None]:
         """The store of each partition, by number; None where it is not caught up yet."""
-        return [followed.store if followed.ready else None for followed in self._partitions]
+        return [followed.shown() for followed in self._partitions]
 
     @property
     def ready(self) -> bool:
@@ -380,17 +268,7 @@ class Materializer:
         """How this view stands."""
         now_ms = self._now_ms()
         return ViewStatus(
-            partitions=tuple(
-                PartitionFollowed(
-                    partition=followed.number,
-                    offset=followed.offset,
-                    lag_records=max(0, followed.end - followed.offset),
-                    ready=followed.ready,
-                    void_records=fold.validity.void_records if (fold := followed.fold) is not None else 0,
-                    trouble=followed.trouble,
-                )
-                for followed in self._partitions
-            ),
+            partitions=tuple(followed.status() for followed in self._partitions),
             workers=self._roster.workers(now_ms),
             coordinators=self._roster.coordinators(now_ms),
             dead_letters=len(self._letters),

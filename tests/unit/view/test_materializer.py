@@ -21,8 +21,8 @@ from orchestrator.protocol.records import Turn
 from orchestrator.protocol.tasks import CoordinatorBeat, DeadLetter, WorkerBeat
 from orchestrator.store import fold
 from orchestrator.store.fold import HistoryFold
-from orchestrator.store.partition_store import DAMAGED
-from orchestrator.view import materializer
+from orchestrator.store.partition_store import DAMAGED, PartitionStore
+from orchestrator.view import followed, materializer
 from orchestrator.view.materializer import Materializer
 from orchestrator.view.store_reader import StoreReader
 from tests.unit.store.scribe import Scribe
@@ -189,7 +189,7 @@ def test_a_store_that_is_of_no_use_is_made_again(follow: Follow, why: str) -> No
     if why == "damage":
         (follow.folder / "history" / "00000" / "CURRENT").write_text("nonsense")
     if why == "long ago":
-        follow.now_ms += materializer.MAX_AWAY_MS + materializer.NOTE_MS
+        follow.now_ms += followed.MAX_AWAY_MS + followed.NOTE_MS
     follow.view = follow.open(log_id="other" if why == "another log" else "log")
     assert answers(follow.settle()) == expected
     stores = follow.view.stores()
@@ -197,8 +197,8 @@ def test_a_store_that_is_of_no_use_is_made_again(follow: Follow, why: str) -> No
     assert stores[0].latest_run_id("ghost") is None, "the old store is still there"
 
 
-def open_store(follow: Follow, number: int) -> materializer.PartitionStore:
-    return materializer.PartitionStore(follow.folder / "history" / f"{number:05d}", log_id="log")
+def open_store(follow: Follow, number: int) -> PartitionStore:
+    return PartitionStore(follow.folder / "history" / f"{number:05d}", log_id="log")
 
 
 def test_a_store_that_is_kept_notes_that_it_is(follow: Follow) -> None:
@@ -206,11 +206,11 @@ def test_a_store_that_is_kept_notes_that_it_is(follow: Follow) -> None:
     claim(follow)
     follow.settle()
     for _ in range(3):
-        follow.now_ms += materializer.MAX_AWAY_MS // 2
+        follow.now_ms += followed.MAX_AWAY_MS // 2
         follow.view.step()
     store = follow.view.stores()[0]
     assert store is not None
-    assert store.checkpoint.caught_up_ms == follow.now_ms > START_MS + materializer.MAX_AWAY_MS
+    assert store.checkpoint.caught_up_ms == follow.now_ms > START_MS + followed.MAX_AWAY_MS
 
 
 @pytest.mark.parametrize("who", ["a reader", "the fold"])
@@ -248,7 +248,7 @@ def test_a_disk_that_fails_for_a_while_costs_nothing(follow: Follow, monkeypatch
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(materializer.PartitionStore, "apply", full)
+        patch.setattr(PartitionStore, "apply", full)
         patch.setattr(materializer.Letters, "put", lambda *arguments, **options: None)
         follow.write(*run("wf-1"))
         for _ in range(3):
