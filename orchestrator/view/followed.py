@@ -89,8 +89,8 @@ class Followed:
         if self._store is not None and self._store.damaged:
             self._fail(RuntimeError("a read found damage"))
         elif self._store is not None and self._reconsider:
-            self._reconsider = False
             self._anew = self._outgrown(self._store)
+            self._reconsider = False
             if self._anew:
                 self._leave()
                 self._retry_at_ms = now_ms

@@ -19,6 +19,7 @@ from orchestrator.log.simulated_client import SimulatedClientLog
 from orchestrator.protocol import commands as c
 from orchestrator.protocol.tasks import ActivityTask, Reply, WorkerBeat
 from orchestrator.protocol.values import Failure, FailureKind, ReplyTo
+from orchestrator.view.materializer import Materializer
 from orchestrator.worker.inbox import DeliveryKey, InboxRules, key_of
 from orchestrator.worker.incarnation import Incarnation, Load
 from orchestrator.worker.reports import Report, Reports
@@ -154,6 +155,34 @@ class CoordinatorNode:
                 loop.step()
             if loop.over:
                 self.runtime.loops.remove(loop)
+
+
+class ViewNode:
+    """A view's machine: it follows the log, ends at any moment, and goes on with its disk, or without."""
+
+    def __init__(self, name: str, world: Any) -> None:
+        self.name, self.world = name, world
+        self.folder: Path = world.folder / name
+        self.paused_until_ms = 0
+        self.process: Materializer | None = None
+
+    def start(self) -> None:
+        member = self.world.cluster.member(self.name)
+        self.process = Materializer(member, self.folder, log_id="simulated", now_ms=self.world.now)
+
+    def die(self, *, wipe: bool) -> None:
+        """The process is gone; what it has not written is read again."""
+        if self.process is not None:
+            self.process.close()
+            self.process = None
+        if wipe:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def step(self) -> None:
+        if self.process is None:
+            self.start()
+        else:
+            self.process.step()
 
 
 class WorkerNode:

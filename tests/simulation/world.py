@@ -16,8 +16,10 @@ from orchestrator.log.topics import HISTORY, USER_TOPICS
 from orchestrator.protocol import commands as c
 from orchestrator.protocol.tasks import Reply
 from orchestrator.protocol.values import WorkflowStatus
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.view.store_reader import StoreReader
 from tests.simulation import checkers
-from tests.simulation.nodes import ClientNode, CoordinatorNode, WorkerNode
+from tests.simulation.nodes import ClientNode, CoordinatorNode, ViewNode, WorkerNode
 from tests.simulation.program import TOPICS, Program, draw, expected, signals_of
 
 PARTITIONS = 2
@@ -56,6 +58,7 @@ class World:
         self.coordinators = [CoordinatorNode(f"c{n}", self) for n in range(2)]
         self.workers = [WorkerNode(f"w{n}", self) for n in range(2)]
         self.client = ClientNode("client", self)
+        self.view = ViewNode("v", self)
         self.programs: dict[str, Program] = {}
         self.touched: dict[str, str] = {}
         self.answers: dict[str, Reply] = {}
@@ -73,7 +76,7 @@ class World:
         """The whole life of this cluster; raises ``checkers.Violation``."""
         usual, publisher.FEED_TURNS = publisher.FEED_TURNS, self.rng.choice([1, 3])
         try:
-            for node in (*self.coordinators, *self.workers):
+            for node in (*self.coordinators, *self.workers, self.view):
                 node.start()
             starts = sorted(START_MS + self.rng.randint(0, FAULTY_MS) for _ in range(WORKFLOWS))
             while self._now_ms < START_MS + FAULTY_MS:
@@ -99,12 +102,13 @@ class World:
         """Release files."""
         for node in self.coordinators:
             node.die(wipe=True)
+        self.view.die(wipe=True)
         self._temporary.cleanup()
 
     # --- what happens ---
 
     def _step(self) -> None:
-        nodes = [*self.coordinators, *self.workers, self.client]
+        nodes = [*self.coordinators, *self.workers, self.client, self.view]
         self.rng.shuffle(nodes)
         for node in nodes:
             if node.paused_until_ms <= self._now_ms:
@@ -163,6 +167,9 @@ class World:
                 worker.drain()
         elif chance < 0.0050:
             rng.choice(self.workers).paused_until_ms = self._now_ms + rng.choice([3_000, 8_000, 20_000])
+        elif chance < 0.0055:
+            self.note("the view is killed")
+            self.view.die(wipe=rng.random() < 0.3)
 
     def _heal(self) -> None:
         self.note("healed")
@@ -215,15 +222,25 @@ class World:
             if node.process is not None:
                 for partition in node.process.partitions.values():
                     if partition.ownership.running:
-                        checkers.store_is_fold(
-                            facts,
-                            [
-                                (turn.run_id, partition.store.state(turn.run_id))
-                                for turn in facts.turns[partition.number]
-                                if turn.turn == 1
-                            ],
-                        )
+                        self._check_store(facts, partition.number, partition.store)
+        self._check_view(facts)
         self._check_outcomes(facts)
+
+    def _check_store(self, facts: checkers.Facts, number: int, store: PartitionStore) -> None:
+        first_turns = [turn.run_id for turn in facts.turns[number] if turn.turn == 1]
+        checkers.store_is_fold(facts, [(run_id, store.state(run_id)) for run_id in first_turns])
+
+    def _check_view(self, facts: checkers.Facts) -> None:
+        """A view shows all runs and no others, as they are."""
+        assert self.view.process is not None
+        stores = self.view.process.stores()
+        for number, store in enumerate(stores):
+            if store is None:
+                raise checkers.Violation(f"the view is not there: {self.view.process.status()}")
+            self._check_store(facts, number, store)
+        shown = {row.run_id for row in StoreReader(lambda: stores).list_runs(limit=10**6).rows}
+        if shown != facts.states.keys():
+            raise checkers.Violation(f"the view lists other runs: {shown ^ facts.states.keys()}")
 
     def _records_of(self, topic: str) -> list[Record]:
         try:
