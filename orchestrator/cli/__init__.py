@@ -39,6 +39,9 @@ _COMMANDS = {
     ),
 }
 
+_RUN_WORKFLOW_CODE = ("dev",)
+"""Commands whose process needs a fixed hash seed: it begins anew before it has imported much."""
+
 _WORKFLOW_COMMANDS = {
     "start": """Start a workflow; returns when its start is durable.
 
@@ -154,6 +157,10 @@ def _run(arguments: Sequence[str]) -> int:
     if commands := list_of_commands(arguments):
         print(commands)
         return exits.OK
+    if arguments[0] in _RUN_WORKFLOW_CODE:
+        from orchestrator.cli.process import fix_hash_seed
+
+        fix_hash_seed()
 
     from cyclopts import CycloptsError
 

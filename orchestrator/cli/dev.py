@@ -21,7 +21,7 @@ from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.server import bind, serving
 from orchestrator.cli import exits
 from orchestrator.cli.modules import Loaded, load
-from orchestrator.cli.process import HangWatch, fix_hash_seed, settle_collector, stop_on_signals
+from orchestrator.cli.process import HangWatch, settle_collector, stop_on_signals
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.errors import ConfigError
 from orchestrator.telemetry.logs import log_to_stderr
@@ -67,7 +67,6 @@ def dev(
     log_level:
         What is logged on stderr.
     """
-    fix_hash_seed()
     log_to_stderr(log_level)
     if slots < 1:
         raise exits.CommandUsage(f"--slots is {slots}; at least one is needed")

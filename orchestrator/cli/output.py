@@ -131,9 +131,9 @@ def progress(what: str) -> Iterator[Callable[[int], None]]:
 
             columns = (TextColumn(f"{what}: {{task.completed:,}}"), BarColumn(), TimeElapsedColumn())
             bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            bar.add_task(what, total=None, completed=done)
             bar.start()
-            bar.add_task(what, total=None)
-        if bar is not None:
+        elif bar is not None:
             bar.update(bar.task_ids[0], completed=done)
 
     try:

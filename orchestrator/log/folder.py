@@ -23,10 +23,7 @@ class FolderLock:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise ConfigError(
-                f"the data folder {folder} cannot be used: {error.strerror}; "
-                f"choose a folder that this user can create and write"
-            ) from error
+            raise ConfigError(_unusable(folder, error)) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -46,6 +43,20 @@ class FolderLock:
             self._held = False
             os.ftruncate(self._file, 0)
             os.close(self._file)
+
+
+def _unusable(folder: Path, error: OSError) -> str:
+    for path in (folder, *folder.parents):
+        if path.exists():
+            if path.is_dir():
+                break
+            return (
+                f"the data folder {folder} cannot be used: {path} is a file; choose a folder, or a new name"
+            )
+    return (
+        f"the data folder {folder} cannot be used: {error.strerror}; "
+        f"choose a folder that this user can create and write"
+    )
 
 
 def read_identity(folder: Path) -> str:

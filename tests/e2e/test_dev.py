@@ -34,6 +34,11 @@ async def shout(name: str) -> str:
     return name.upper()
 
 
+def test_sets_of_workflow_code_iterate_alike_at_each_start(dev: Dev) -> None:
+    surroundings = Path(f"/proc/{dev.process.pid}/environ").read_bytes().split(b"\0")
+    assert b"PYTHONHASHSEED=0" in surroundings
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_cleanly(dev: Dev, number: int) -> None:
     assert dev.stop(number) == 0

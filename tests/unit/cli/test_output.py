@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import sys
 
 import pytest
@@ -44,3 +45,30 @@ def test_fields_without_a_value_are_left_out() -> None:
 )
 def test_times_are_utc_and_sort_as_text(time_ms: int | None, text: str) -> None:
     assert output.time_of(time_ms) == text
+
+
+class Terminal(io.StringIO):
+    """Stderr, as somebody sees it who looks."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_long_work_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with output.progress("runs read") as count:
+        count(500)
+        assert terminal.getvalue() == "", "what is done at once needs no bar"
+        count(500)
+        count(234)
+    assert "runs read: 1,000" in terminal.getvalue()
+    assert "runs read: 1,234" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K"), "nothing is left of it"
+
+
+def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
+    with output.progress("runs read") as count:
+        for _ in range(3):
+            count(500)
+    assert capsys.readouterr() == ("", "")

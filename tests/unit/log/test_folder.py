@@ -45,10 +45,20 @@ def test_one_process_cannot_hold_it_twice(tmp_path: Path) -> None:
     FolderLock(tmp_path / "new" / "folder").release()
 
 
-def test_a_folder_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["", "folder", "folder/in-it"])
+def test_a_file_is_no_folder(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot be used: .*choose a folder"):
-        FolderLock(tmp_path / "file")
+    with pytest.raises(ConfigError) as caught:
+        FolderLock(tmp_path / "file" / below)
+    assert str(caught.value) == (
+        f"the data folder {tmp_path / 'file' / below} cannot be used: {tmp_path / 'file'} is a file; "
+        "choose a folder, or a new name"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"cannot be used: .*; choose a folder that this user can create"):
+        FolderLock(Path("/proc/nothing-is-made-here"))
 
 
 def test_the_identity_is_kept(tmp_path: Path) -> None:
