@@ -18,6 +18,7 @@ Errors are named by who must act:
     │   ├── WorkflowNotFound         no such id (or run)
     │   ├── WorkflowClosed           the run is closed already
     │   ├── UnknownName              no such workflow type, signal or query
+    │   ├── InvalidArguments         the arguments are not those that a handler declares
     │   └── LimitExceeded            a limit with a name was reached
     ├── QueryFailed                  the query handler raised, or the run is blocked
     ├── Unavailable                  nobody: no answer in time, so the outcome is unknown
@@ -132,6 +133,12 @@ class UnknownName(CommandRejected):
     """There is no such workflow type, signal or query."""
 
     reason = "unknown-name"
+
+
+class InvalidArguments(CommandRejected):
+    """The arguments do not fit the handler: there are too many or too few, or one is of another type."""
+
+    reason = "invalid-arguments"
 
 
 class LimitExceeded(CommandRejected):

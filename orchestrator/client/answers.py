@@ -9,6 +9,7 @@ from orchestrator.codec.failures import from_failure
 from orchestrator.codec.payloads import PayloadConverter
 from orchestrator.errors import (
     CommandRejected,
+    InvalidArguments,
     LimitExceeded,
     QueryFailed,
     UnknownName,
@@ -27,6 +28,7 @@ _REJECTIONS: dict[str, Callable[[Reply], CommandRejected]] = {
     WorkflowNotFound.reason: lambda reply: WorkflowNotFound(reply.message),
     WorkflowClosed.reason: lambda reply: WorkflowClosed(reply.message),
     UnknownName.reason: lambda reply: UnknownName(reply.message),
+    InvalidArguments.reason: lambda reply: InvalidArguments(reply.message),
     LimitExceeded.reason: lambda reply: LimitExceeded(reply.message),
 }
 

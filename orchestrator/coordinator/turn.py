@@ -22,7 +22,15 @@ from orchestrator.coordinator.runtime import PYTHON_VERSION, Runtime, new_id
 from orchestrator.coordinator.watchdog import Watch, under
 from orchestrator.engine import activity, decider, execution, translate
 from orchestrator.engine.state import ActivityPhase, Changes, Deadline, DeadlineKind
-from orchestrator.errors import CommandRejected, NotDeterministic, PayloadError, QueryFailed, RecordRefused
+from orchestrator.errors import (
+    CommandRejected,
+    InvalidArguments,
+    NotDeterministic,
+    PayloadError,
+    QueryFailed,
+    RecordRefused,
+    UnknownName,
+)
 from orchestrator.protocol import commands as c
 from orchestrator.protocol import events as e
 from orchestrator.protocol.actions import Action, PublishEvent, ScheduleActivity
@@ -33,13 +41,16 @@ from orchestrator.protocol.values import (
     Failure,
     FailureKind,
     Payload,
+    Payloads,
     ReplyTo,
     WorkflowStatus,
 )
 from orchestrator.store.partition_store import PartitionStore, Row, encode_state
 from orchestrator.store.refusals import Refusals
+from orchestrator.workflow.definition import Handler
 from orchestrator.workflow.instance import Instance, WorkflowCodeError
 from orchestrator.workflow.loop import Evicted
+from orchestrator.workflow.signals import why_unfit
 
 REPLAY_SLICE_S = 0.020
 """Replay of one run per step: a long history must not stall the partition."""
@@ -362,7 +373,7 @@ class _Builder:
         if isinstance(command, c.TerminateWorkflow):
             self.finish()
         state = self.run.state if self.run is not None else None
-        refused = too_large(command) or decider.why_not(state, command) or self._unknown_signal(command)
+        refused = too_large(command) or decider.why_not(state, command) or self._refusal_of_signal(command)
         if refused:
             self.reject(command, refused)
             return
@@ -373,18 +384,36 @@ class _Builder:
         if decided:
             self.add(decided, given)
 
-    def _unknown_signal(self, command: Any) -> c.Rejection | None:
-        if not isinstance(command, c.SignalWorkflow) or self.run is None:
+    def _refusal_of_signal(self, command: Any) -> c.Rejection | None:
+        """Why the workflow, as its class declares it, cannot take a signal.
+
+        What is accepted and does not fit all the same, because the code has changed meanwhile, is dropped
+        with a warning when the code is told.
+        """
+        run = self.run
+        definition = self.maker.definitions.get(run.state.workflow_type) if run is not None else None
+        if not isinstance(command, c.SignalWorkflow) or run is None or definition is None:
             return None
-        definition = self.maker.definitions.get(self.run.state.workflow_type)
-        if definition is None or definition.accepts_signal(command.signal_name):
+        handler = definition.signals.get(command.signal_name)
+        if handler is not None:
+            if not (why := self._why_unfit(run, handler, command.input)):
+                return None
+            reason = InvalidArguments.reason
+            message = f"signal {handler.name!r} of workflow {definition.name!r} cannot take this: {why}"
+        elif definition.accepts_signal(command.signal_name):
             return None
-        known = ", ".join(sorted(definition.signals)) or "none"
-        return c.Rejection(
-            reason="unknown-name",
-            message=f"workflow {definition.name!r} has no signal {command.signal_name!r}; known: {known}",
-            run_id=self.run.state.run_id,
-        )
+        else:
+            reason = UnknownName.reason
+            known = ", ".join(sorted(definition.signals)) or "none"
+            message = f"workflow {definition.name!r} has no signal {command.signal_name!r}; known: {known}"
+        return c.Rejection(reason=reason, message=message, run_id=run.state.run_id)
+
+    def _why_unfit(self, run: Run, handler: Handler, input: Payloads) -> str:
+        try:
+            return under(self.maker.watch, run, lambda: why_unfit(handler, input, payloads.DEFAULT))
+        except CODE_ERRORS:  # making the values does not give way: the same blocks the run, when it is told
+            self.partition.runs.drop(run)
+            return ""
 
     def on_report(self, given: Input) -> None:
         """A worker's report; only the open delivery's changes anything."""

@@ -114,6 +114,7 @@ ERRORS: tuple[Row, ...] = (
     Row(e.UnknownName, e.UnknownName.reason, 404),
     Row(e.WorkflowAlreadyStarted, e.WorkflowAlreadyStarted.reason, 409),
     Row(e.WorkflowClosed, e.WorkflowClosed.reason, 409),
+    Row(e.InvalidArguments, e.InvalidArguments.reason, 422),
     Row(e.LimitExceeded, e.LimitExceeded.reason, 429),
     Row(e.CommandRejected, e.CommandRejected.reason, 409),
     Row(e.QueryFailed, "query-failed", 422),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.errors import UsageError
+from orchestrator.codec.payloads import PayloadConverter
+from orchestrator.errors import DefinitionError, PayloadError, UsageError
 from orchestrator.protocol.events import WorkflowSignaled
+from orchestrator.protocol.values import Payloads
 from orchestrator.workflow.definition import Handler, WorkflowDefinition
 
 HandlerFn = Callable[..., Any]
@@ -61,6 +63,15 @@ class Signals:
     def running(self) -> Mapping[str, int]:
         """How many handlers of which signals have begun and not ended."""
         return self._running
+
+
+def why_unfit(handler: Handler, input: Payloads, converter: PayloadConverter) -> str:
+    """Why a handler cannot be called with these arguments; "" if it can. Types of the user's are made."""
+    try:
+        converter.from_payloads(input, handler.hints_for(len(input)))
+    except (PayloadError, DefinitionError) as error:
+        return str(error)
+    return ""
 
 
 def with_handler(handlers: Mapping[str, Handler], name: str, fn: HandlerFn | None) -> Mapping[str, Handler]:

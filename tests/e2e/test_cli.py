@@ -150,6 +150,8 @@ def test_errors_are_one_message_and_an_exit_code(run: Run) -> None:
         (("workflow", "result", "failed"), 5, "did not complete, its status is Failed: Unknown: no such"),
         (("workflow", "result", "open", "--timeout", "0.1"), 124, "still Running after 0.1 s"),
         (("workflow", "signal", "nix", "add"), 4, "nix"),
+        (("workflow", "signal", "open", "add"), 1, "takes 1 argument(s), and 0 were given"),
+        (("workflow", "signal", "open", "add", "-i", "5"), 1, "Expected `str`, got `int`"),
         (("workflow", "signal", "open", "nope"), 4, "no signal 'nope'; known: add"),
         (("workflow", "query", "open", "nope"), 4, "no query 'nope'"),
         (("workflow", "cancel", "nix"), 4, "nix"),

@@ -7,6 +7,7 @@ from orchestrator.errors import (
     ActivityFailure,
     ApplicationError,
     CommandRejected,
+    InvalidArguments,
     LimitExceeded,
     PayloadError,
     QueryFailed,
@@ -37,6 +38,7 @@ def test_the_kinds_are_those_of_the_error_tree() -> None:
         WorkflowNotFound,
         WorkflowClosed,
         UnknownName,
+        InvalidArguments,
         LimitExceeded,
     }
     assert set(CommandRejected.__subclasses__()) == kinds

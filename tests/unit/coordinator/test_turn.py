@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from orchestrator.protocol import commands as c
 from orchestrator.protocol import events as e
 from orchestrator.protocol.tasks import ActivityTask
 from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, Failure, FailureKind, Payload
+from orchestrator.workflow.loop import Evicted
 
 from .kit import TO_ME, Bench, pay, query, report, signal, start
 
@@ -184,6 +186,54 @@ def test_what_a_query_changes_is_refused_and_undone(tmp_path: Path) -> None:
     bench.send(query("pop", request_id="in-one-step"), signal("note", "y"), query("all", request_id="then"))
     assert bench.value("then") == ["x", "run", "y"]
     assert blocks(bench) == []
+
+
+@dataclass
+class Slow:
+    """Its making may not give way, which only a watchdog ends."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.text == "slow":
+            raise Evicted
+
+
+@workflow.defn(name="Order")
+class Careful(Order):
+    @workflow.signal
+    def put(self, count: int, what: Slow | None = None) -> None:
+        self.seen.append(f"{count}")
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        ((), "Careful.put() takes 1 to 2 argument(s), and 0 were given"),
+        ((1, None, 3), "Careful.put() takes 1 to 2 argument(s), and 3 were given"),
+        (("many",), "cannot be read as int"),
+        ((1, {"text": 5}), "Expected `str`, got `int`"),
+    ],
+)
+def test_a_signal_whose_arguments_do_not_fit_is_refused(
+    tmp_path: Path, args: tuple[Any, ...], why: str
+) -> None:
+    bench = Bench(tmp_path, Careful)
+    bench.send(start(), signal("put", *args, request_id="s"), signal("put", 7))
+    reply = bench.reply("s")
+    assert reply.rejection == "invalid-arguments"
+    assert reply.message.startswith("signal 'put' of workflow 'Order' cannot take this: ")
+    assert why in reply.message
+    bench.send(query("all"))
+    assert bench.value("query") == ["7", "run"]
+
+
+def test_a_signal_whose_arguments_do_not_give_way_blocks_its_run(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, Careful)
+    bench.send(start())
+    bench.send(signal("put", 1, {"text": "slow"}, request_id="s"))
+    assert bench.reply("s").rejection == ""
+    assert bench.words()[1:] == ["deferred: WorkflowSignaled WorkflowBlocked"]
 
 
 def test_a_query_of_what_there_is_not(bench: Bench) -> None:
