@@ -157,7 +157,7 @@ def _run(arguments: Sequence[str]) -> int:
     if commands := list_of_commands(arguments):
         print(commands)
         return exits.OK
-    if arguments[0] in _RUN_WORKFLOW_CODE:
+    if arguments and arguments[0] in _RUN_WORKFLOW_CODE:
         from orchestrator.cli.process import fix_hash_seed
 
         fix_hash_seed()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import ctypes
 from contextlib import suppress
 from typing import Any, Final
 
 MAX_CLOSE_ATTEMPTS: Final = 100
 """How often a coroutine that awaits something while it is closed is closed again, before it is abandoned."""
-
-_abandoned: list[Coroutine[Any, Any, Any]] = []
-"""Coroutines that no close() ends. Kept, because the collector would close them again, anywhere."""
 
 
 def close_coroutine(outermost: Any) -> None:
@@ -26,4 +23,6 @@ def close_coroutine(outermost: Any) -> None:
             with suppress(BaseException):  # whatever its finally blocks raise: Evicted, as a rule
                 coroutine.close()
         else:
-            _abandoned.append(coroutine)
+            # No close() ends it. A reference that nobody drops keeps the interpreter from trying once more,
+            # anywhere, or in its last moments, when the code's own globals are gone.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(coroutine))

@@ -62,12 +62,13 @@ def test_all_else_is_the_librarys(arguments: list[str]) -> None:
 def test_a_terminal_without_unicode_gets_what_it_can_show() -> None:
     code = "from orchestrator.cli import run; run([])"
     done = subprocess.run(
-        [sys.executable, "-X", "utf8=0", "-c", code],
+        [sys.executable, "-c", code],
         capture_output=True,
-        check=True,
+        text=True,
+        check=False,
         env={"PYTHONIOENCODING": "ascii", "COLUMNS": "80"},
     )
-    assert b"+- Commands -" in done.stdout
+    assert "+- Commands -" in done.stdout, done.stderr
 
 
 def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,31 @@ def test_code_that_swallows_everything_is_given_up_and_its_thread_ends(
     assert ended == [Abandoned]
 
 
+def test_on_a_busy_machine_code_is_given_up_only_after_it_could_notice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A machine that gave a spinning thread a tenth of its time had it given up without ever evicting it."""
+    now = {"wall": 1.0, "cpu": 0.0}
+    monkeypatch.setattr(watchdog, "monotonic", lambda: now["wall"])
+    monkeypatch.setattr(watchdog, "clock_gettime", lambda clock: now["cpu"])
+    monkeypatch.setattr(watchdog, "pthread_getcpuclockid", lambda thread: 0)
+    dog, run = Watchdog(lambda workflow_id: None), Entered()
+    dog._run, dog._entries = run, 1
+
+    def looks(wall: float, cpu: float) -> tuple[str, int]:
+        now.update(wall=wall, cpu=cpu)
+        return dog._evict_if_overdue(), run.evicted
+
+    assert looks(1, 0.0) == ("", 0)
+    assert looks(10, 0.05) == ("", 0)  # little CPU was used
+    assert looks(20, 0.15) == ("", 1)
+    assert looks(30, 0.16) == ("", 2)  # it has hardly run since
+    assert looks(30.1, 0.30) == ("wf", 2)
+    dog._entries = 2
+    assert looks(40, 0.30) == ("", 2)
+    assert looks(50, 0.50) == ("", 3)  # another one has its own time
+
+
 @workflow.defn(name="Order")
 class Spins:
     """Does not give way for very long."""
