@@ -8,9 +8,11 @@ What did not arrive is ``Unavailable``, and the callers repeat it.
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -24,6 +26,11 @@ from orchestrator.protocol.commands import Command
 from orchestrator.protocol.tasks import WorkerBeat
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import History, RunDescription, RunPage
+
+if "sniffio" not in sys.modules and find_spec("sniffio") is None:
+    # httpcore imports it four times per request, to learn that this is asyncio. Where it is not installed,
+    # each time searches the disk for it in vain, a third of a request's cost; this makes it fail at once.
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -205,3 +206,36 @@ async def test_closing_ends_what_waits(server: Server) -> None:
     for task in (waiting, late):
         with pytest.raises(Unavailable, match="closed"):
             await task
+
+
+class Searched:
+    """A finder that finds nothing, and remembers what modules were searched for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, *_: object) -> None:
+        self.names.append(name)
+
+
+async def test_a_request_searches_for_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An optional one that is not installed was searched for on disk, four times per request."""
+    answer = msgspec.json.encode(sent(1))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            await reader.readexactly(int(length.split(b":")[1]))
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(answer), answer))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    log = HttpLog(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    await log.send(signal(1))
+    monkeypatch.setattr(sys, "meta_path", [searched := Searched(), *sys.meta_path])
+    await log.send(signal(2))
+    await log.close()
+    server.close()
+    await server.wait_closed()
+    assert searched.names == []
