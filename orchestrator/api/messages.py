@@ -1,20 +1,6 @@
 """Typed messages over HTTP: what clients and workers in other processes, and other languages, speak.
 
-A worker in any language does this:
-
-1. choose a new unique name and ``PUT /workers/{worker}``: this life of the worker is an *incarnation*;
-   the answer tells the partition of its inbox;
-2. ``POST /workers/{worker}/beats`` once per second: queues, slots, how many attempts run. The engine
-   passes the beat on. A worker whose beats stop for about six seconds is declared lost, and what it ran
-   is given to others;
-3. ``GET /workers/{worker}/tasks?after=N&wait_s=10``: waits for tasks. ``number`` of the answer is the
-   next ``after``. Start an ``ActivityTask`` only if the last acknowledged beat is younger than five
-   seconds and no task with the same ``(run_id, activity_id, attempt, dispatch)`` came before;
-4. ``POST /commands`` with one of ``CompleteActivity``, ``FailActivity``, ``ReportActivityCanceled`` or,
-   for a task that it did not start, ``ReturnActivity``; repeat it until it is acknowledged;
-5. on a ``CancelTask``, stop that attempt and report it as canceled;
-6. on an answer 404 ``stream-gone``, stop everything and begin at 1 with a new name;
-7. at the end: a beat with ``draining``, the last reports, a beat with ``stopped``, ``DELETE``.
+docs/http-workers.md tells, request by request, what a worker does.
 """
 
 from __future__ import annotations
