@@ -55,7 +55,12 @@ _AWAY = frozenset(
 )
 
 _PASSING = frozenset(
-    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._NOENT}
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,  # a topic so new that the broker itself has yet to hear of it
+        KafkaError._NOENT,
+    }
 )
 
 _MISSING = frozenset(
