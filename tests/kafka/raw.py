@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from orchestrator.log.kafka import admin
+from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.port import Record
-from orchestrator.log.topics import KAFKA_PARTITIONS, TOPICS
+from orchestrator.log.topics import KAFKA_PARTITIONS
 
 SOON_S = 20.0
 """A broker that has not answered by then is broken."""
@@ -28,33 +29,16 @@ class RawLog:
             {**quiet, "group.id": "raw", "enable.auto.commit": False, "enable.partition.eof": True}
         )
 
-    def create_topics(
-        self,
-        *,
-        commands_partitions: int = KAFKA_PARTITIONS,
-        config: Mapping[str, Mapping[str, str]] | None = None,
-        only: str = "",
-    ) -> None:
-        """Make the topics of the namespace; ``config`` by short name."""
-        wanted = [
-            NewTopic(
-                self.full(topic.name),
-                topic.count(commands_partitions),
-                1,
-                config={
-                    "cleanup.policy": "compact" if topic.compacted else "delete",
-                    **(config or {}).get(topic.name, {}),
-                },
-            )
-            for topic in TOPICS.values()
-            if only in ("", topic.name)
-        ]
-        for created in self.admin.create_topics(wanted).values():
-            created.result(SOON_S)
-        deadline = time.monotonic() + SOON_S
-        names = {topic.topic for topic in wanted}
-        while not names <= set(self.admin.list_topics(timeout=SOON_S).topics):  # brokers learn of them later
-            assert time.monotonic() < deadline, "the broker does not show the topics"
+    def create_topics(self, *, partitions: int = KAFKA_PARTITIONS) -> None:
+        """Make the namespace, as `orchestrator topics create` does."""
+        admin.create(KafkaSettings(self._bootstrap, self._namespace), partitions=partitions)
+
+    def configure(self, topic: str, name: str, value: str) -> None:
+        """Set one setting of a topic."""
+        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, self.full(topic), incremental_configs=[entry])
+        for done in self.admin.incremental_alter_configs([resource]).values():
+            done.result(SOON_S)
 
     def full(self, topic: str) -> str:
         """The name of a topic on the broker."""

@@ -8,17 +8,18 @@ readers that meet on one pass over each other's records by a header.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+from aiokafka.errors import KafkaError
 
 from orchestrator.codec.avro import MAX_RECORD_BYTES
 from orchestrator.errors import ConfigError, RecordRefused, Unavailable
 from orchestrator.log.aio import BeatStream, Inbox, ReplyStream
+from orchestrator.log.kafka import admin
 from orchestrator.log.kafka.aio_clients import start, stop_consumer, stop_producer
 from orchestrator.log.kafka.aio_reader import Reader
 from orchestrator.log.kafka.aio_sender import BATCH_BYTES, Sender
@@ -26,7 +27,7 @@ from orchestrator.log.kafka.aio_settings import translate
 from orchestrator.log.kafka.outage import Outage
 from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.port import Record
-from orchestrator.log.topics import COMMANDS, REPLIES, TASKS, WORKERS, refusal
+from orchestrator.log.topics import REPLIES, TOPICS, refusal
 from orchestrator.log.typed import BEAT, INBOX, REPLY, Channel, beat_record, command_record, least_used
 from orchestrator.log.waiting import Acknowledgements, Token, WaitingStream
 from orchestrator.protocol.commands import Command
@@ -46,11 +47,8 @@ REQUEST_TIMEOUT_MS = 10_000
 FETCH_WAIT_MS = 250
 """How long the broker holds a fetch without records. A new stream waits for the end of the one under way."""
 
-MISSING_S, MISSING_PAUSE_S = 3.0, 0.1
-"""A broker knows of a topic a moment after it was made; missing for longer, it does not exist."""
-
-LEARN_AGAIN_S = 1.0
-"""What is known of the topics for longer is asked for again with each new connection."""
+LEARN_AGAIN_S = 5.0
+"""What is known of the namespace for longer is asked for again with each new connection."""
 
 
 class KafkaAioLog:
@@ -69,8 +67,9 @@ class KafkaAioLog:
         self._settings = settings
         self._aio = translate(settings)
         self._closed = False
-        self._counts: Mapping[str, int] = {}
-        self._learned_at = float("-inf")
+        self._partitions = 0
+        self._learned_at: dict[admin.Role, float] = {}
+        self._learning = asyncio.Lock()
         self._early: list[tuple[Callable[[int], Record], Token]] = []
         self._addressing: asyncio.Task[None] | None = None
         self._outage = Outage(settings.bootstrap)
@@ -89,7 +88,7 @@ class KafkaAioLog:
         """Append a command to the partition of its workflow id; done when all replicas in sync have it.
 
         Raises:
-            RecordRefused: the command is too large, or the topic is missing or not permitted.
+            RecordRefused: the command is too large, or the namespace is missing or not permitted.
             PayloadError: the command cannot be encoded.
             Unavailable: the log is closed, or the brokers did not acknowledge in time.
         """
@@ -141,14 +140,13 @@ class KafkaAioLog:
 
     def _submit(self, draft: Callable[[int], Record], token: Token) -> None:
         self._check_open()
-        if not self._counts:
+        if not self._partitions:
             self._early.append((draft, token))
             if self._addressing is None:
                 self._addressing = asyncio.create_task(self._address(), name="find Kafka")
             return
-        partitions = self._counts[COMMANDS]
-        record = draft(partitions)
-        if refused := refusal(record, partitions, MAX_RECORD_BYTES):
+        record = draft(self._partitions)
+        if refused := refusal(record, self._partitions, MAX_RECORD_BYTES):
             raise RecordRefused(refused)
         self._sender.submit(self._settings.topic(record.topic), record, token)
 
@@ -156,12 +154,9 @@ class KafkaAioLog:
         """Submit what came before it was known how many partitions there are."""
         error: Exception | None = None
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                await self._learn()
+            await self._learn("client")
         except (ConfigError, Unavailable) as found:
             error = RecordRefused(str(found)) if isinstance(found, ConfigError) else found
-        except TimeoutError:
-            error = Unavailable(self._outage.describe("it cannot be reached"))
         early, self._early, self._addressing = self._early, [], None
         for draft, token in early:
             if error is not None:
@@ -176,12 +171,13 @@ class KafkaAioLog:
 
     async def _open(self, channel: Channel[T], name: str) -> WaitingStream[T]:
         self._check_open()
+        role: admin.Role = "client" if channel.topic == REPLIES else "worker"
+        if role not in self._learned_at:
+            await self._learn(role)
+        count = TOPICS[channel.topic].count(self._partitions)
+        chosen = least_used(name, self._reader.used(channel.topic), count)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                if not self._counts:
-                    await self._learn()
-                count = self._counts[channel.topic]
-                chosen = least_used(name, self._reader.used(channel.topic), count)
                 return await self._reader.open(channel, chosen, name)
         except TimeoutError as error:
             words = self._outage.describe(f"it cannot be read from within {OPEN_TIMEOUT_S:.0f} s")
@@ -189,39 +185,27 @@ class KafkaAioLog:
 
     # --- connecting ---
 
-    async def _learn(self) -> None:
-        """Ask how many partitions the topics have.
+    async def _learn(self, role: admin.Role) -> None:
+        """Whether a role can work on these brokers, and with how many partitions; asked again with time.
 
         Raises:
             Unavailable: no broker answers.
-            ConfigError: the namespace has not been set up there, or is not permitted.
+            ConfigError: the namespace is not there as it was set up, or is not permitted.
         """
-        loop = asyncio.get_running_loop()
-        asked_at = loop.time()
-        if asked_at < self._learned_at + LEARN_AGAIN_S:
-            return
-        names = {self._settings.topic(name): name for name in (COMMANDS, TASKS, REPLIES, WORKERS)}
-        admin = AIOKafkaAdminClient(**self._aio.common, request_timeout_ms=REQUEST_TIMEOUT_MS)
-        try:
-            await start(admin.start())
-            while True:
-                found = {each["topic"]: each for each in await admin.describe_topics(list(names))}
-                missing = [full for full in names if found[full]["error_code"]]
-                if not missing or loop.time() > asked_at + MISSING_S:
-                    break
-                await asyncio.sleep(MISSING_PAUSE_S)
-        except KafkaError as error:
-            raise Unavailable(self._outage.describe("it cannot be reached")) from error
-        finally:
-            await admin.close()
-        if missing:
-            denied = found[missing[0]]["error_code"] == TopicAuthorizationFailedError.errno
-            raise ConfigError(_set_up(self._settings, missing[0], denied=denied))
-        self._counts = {name: len(found[full]["partitions"]) for full, name in names.items()}
-        self._learned_at = asked_at
+        async with self._learning:
+            loop = asyncio.get_running_loop()
+            if loop.time() > self._learned_at.get(role, -inf) + LEARN_AGAIN_S:
+                namespace = await asyncio.to_thread(admin.check, self._settings, role)
+                self._partitions = namespace.partitions
+                self._learned_at[role] = loop.time()
+
+    async def _learn_again(self) -> None:
+        """Before each new connection: topics may have gone meanwhile, and would be asked for without end."""
+        for role in list(self._learned_at):
+            await self._learn(role)
 
     async def _connect_producer(self) -> AIOKafkaProducer:
-        await self._learn()
+        await self._learn_again()
         producer = AIOKafkaProducer(
             enable_idempotence=True,
             max_batch_size=BATCH_BYTES,
@@ -233,7 +217,7 @@ class KafkaAioLog:
         return producer
 
     async def _connect_consumer(self) -> AIOKafkaConsumer:
-        await self._learn()
+        await self._learn_again()
         fetching = {"fetch_max_wait_ms": FETCH_WAIT_MS, **self._aio.consumer}
         consumer = AIOKafkaConsumer(
             auto_offset_reset="none",
@@ -257,12 +241,3 @@ class KafkaAioLog:
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("this side of the log is closed")
-
-
-def _set_up(settings: KafkaSettings, topic: str, *, denied: bool) -> str:
-    if denied:
-        return f"this user of Kafka at {settings.bootstrap} may not use the topic {topic!r}; ask for its ACL"
-    return (
-        f"Kafka at {settings.bootstrap} has no topic {topic!r}: the namespace {settings.namespace!r} has not "
-        f"been set up there; run 'orchestrator topics create', or name another namespace"
-    )

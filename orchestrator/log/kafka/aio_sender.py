@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from enum import Enum
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -26,6 +27,7 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 
 from orchestrator.errors import ConfigError, RecordRefused, Unavailable
@@ -71,6 +73,14 @@ class _Place(NamedTuple):
 
     topic: str
     partition: int
+
+
+class _Verdict(Enum):
+    """What becomes of the records of a batch."""
+
+    SETTLED = "settled"
+    AGAIN = "again"
+    EACH_ALONE = "each-alone"
 
 
 class Sender:
@@ -140,9 +150,14 @@ class Sender:
             builder = producer.create_batch()
             parcels = self._fill(builder, queue, 1 if alone else MAX_BACKLOG)
             alone = max(0, alone - len(parcels))
-            if parcels and not await self._send(producer, place, builder, parcels):
+            if not parcels:
+                continue
+            verdict = await self._send(producer, place, builder, parcels)
+            if verdict is not _Verdict.SETTLED:
                 queue.extendleft(reversed(parcels))
-                self._backlog += len(parcels)
+            else:
+                self._backlog -= len(parcels)
+            if verdict is _Verdict.EACH_ALONE:
                 alone = len(parcels)
         del self._queues[place]
 
@@ -161,27 +176,29 @@ class Sender:
                 break
             queue.popleft()
             parcels.append(parcel)
-        self._backlog -= len(parcels)
         return parcels
 
     async def _send(
         self, producer: AIOKafkaProducer, place: _Place, builder: Any, parcels: list[_Parcel]
-    ) -> bool:
-        """Send a batch and settle its records; False if they are to be sent again, each alone."""
-        self._backlog += len(parcels)
+    ) -> _Verdict:
+        """Send a batch, and tell its records what became of them unless they are to be sent again."""
         alarm = asyncio.get_running_loop().call_later(OUTAGE_AFTER_S, self._silent, OUTAGE_AFTER_S)
         try:
             async with asyncio.timeout(self._timeout_s):
                 batch = await producer.send_batch(builder, place.topic, partition=place.partition)
                 found = await batch
-        except REFUSALS as error:
-            self._replace(producer, self._timeout_s)
-            if len(parcels) > 1:
-                return False  # one of them is refused, the others are innocent
-            self._fail(parcels, RecordRefused(_refusal(place.topic, error)))
         except TimeoutError:
             self._replace(producer, 0)
             self._fail(parcels, self._silent(self._timeout_s))
+        except UnknownTopicOrPartitionError:
+            # It was not sent. Whoever makes the next producer finds out whether the topic is gone.
+            self._replace(producer, self._timeout_s)
+            return _Verdict.AGAIN
+        except REFUSALS as error:
+            self._replace(producer, self._timeout_s)
+            if len(parcels) > 1:
+                return _Verdict.EACH_ALONE  # one of them is refused, the others are innocent
+            self._fail(parcels, RecordRefused(f"Kafka refused a record on {place.topic}: {_reason(error)}"))
         except KafkaError as error:
             self._replace(producer, self._timeout_s)
             self._fail(parcels, Unavailable(self._outage.describe(_reason(error))))
@@ -191,8 +208,7 @@ class Sender:
                 self._waiting.settle(parcel.token, offset)
         finally:
             alarm.cancel()
-            self._backlog -= len(parcels)
-        return True
+        return _Verdict.SETTLED
 
     def _silent(self, silent_s: float) -> Unavailable:
         error = Unavailable(self._outage.describe(f"no acknowledgement for {silent_s:.0f} s"))
@@ -261,10 +277,6 @@ def delays() -> Iterator[float]:
     while True:
         yield delay_s
         delay_s = min(2 * delay_s, RETRY_MOST_S)
-
-
-def _refusal(topic: str, error: KafkaError) -> str:
-    return f"Kafka refused a record on {topic}: {_reason(error)}"
 
 
 def _reason(error: KafkaError) -> str:

@@ -2,7 +2,8 @@
 
 One file of settings serves all processes of a namespace. What secures the connection must be understood
 here, or is refused: a connection that is less safe than its owner believes is worse than none. All else
-only tunes librdkafka, which clients and workers do not use; it is ignored, and a message says so, once.
+only tunes librdkafka, which clients and workers do not use to read and write; it is ignored, and a message
+says so. That each setting exists was checked when they were loaded.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def translate(settings: KafkaSettings) -> AioSettings:
             f"connection might not be as safe as it should be; understood are {', '.join(_secure_names())}"
         )
     if unknown:
-        _logger.warning("Kafka settings without a meaning for clients and workers: %s", ", ".join(unknown))
+        _logger.info("Kafka settings without a meaning for clients and workers: %s", ", ".join(unknown))
     common = {"bootstrap_servers": settings.bootstrap.split(","), **kinds["common"]}
     protocol = common.get("security_protocol", "PLAINTEXT")
     if protocol.startswith("SASL_"):

@@ -110,7 +110,7 @@ class HttpHarness(EmbeddedHarness):
 class KafkaHarness(Harness):
     def __init__(self, bootstrap: str, namespace: str) -> None:
         self._raw = RawLog(bootstrap, namespace)
-        self._raw.create_topics(commands_partitions=PARTITIONS)
+        self._raw.create_topics(partitions=PARTITIONS)
         self.port = KafkaAioLog(KafkaSettings(bootstrap=bootstrap, namespace=namespace))
 
     async def append(
