@@ -25,6 +25,7 @@ from orchestrator.log.kafka.clients import Clients
 from orchestrator.log.kafka.fetch import Follower, Spot
 from orchestrator.log.kafka.group import GroupMember
 from orchestrator.log.kafka.places import ANSWER_S, Places
+from orchestrator.log.kafka.publisher import KafkaPublisher, KafkaPublishers
 from orchestrator.log.kafka.reader import Reader
 from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.kafka.undertaker import Undertaker
@@ -64,6 +65,7 @@ class KafkaLog:
         self._reader = Reader(made.reader, self._places, self._health)
         self._producers = Producers(made, self._places, self._health, self._undertaker)
         self._admin = made.admin()
+        self._publishers = KafkaPublishers(settings)
         self._woken = False
         self._closed = False
         self._shown_s = monotonic()
@@ -101,6 +103,14 @@ class KafkaLog:
     def appender(self, *, ordered: bool) -> KafkaAppender:
         """A new appender."""
         return self._producers.appender(ordered=ordered)
+
+    def publisher(self, partition: int) -> KafkaPublisher:
+        """A publisher for the business events of a partition; not opened yet."""
+        return self._publishers.publisher(partition)
+
+    def refusal_of_topic(self, topic: str, size_bytes: int) -> str:
+        """Why a user's topic would refuse a record of that size, as far as is known now; "" if it may not."""
+        return self._publishers.refusal_of_topic(topic, size_bytes)
 
     # --- reading ---
 
@@ -190,6 +200,7 @@ class KafkaLog:
         self._closed = True
         self._producers.send()
         self._producers.close()
+        self._publishers.close()
         for consumer in (self._group.consumer, self._follower.consumer, self._reader.consumer):
             if consumer is not None:
                 self._undertaker.close(consumer)
