@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -35,9 +35,11 @@ class View:
         ConfigError: the folder cannot be used.
     """
 
-    def __init__(self, log: Log, folder: Path, *, log_id: str) -> None:
+    def __init__(
+        self, log: Log, folder: Path, *, log_id: str, explain: Callable[[], str] = lambda: ""
+    ) -> None:
         """For the arguments see :class:`orchestrator.view.materializer.Materializer`."""
-        self.materializer = Materializer(log, folder, log_id=log_id)
+        self.materializer = Materializer(log, folder, log_id=log_id, explain=explain)
         self.reader = StoreReader(self.materializer.stores, catch_up=self.materializer.catch_up)
         self.error: BaseException | None = None
         """Why it has ended; None while it works, and if it was closed."""

@@ -69,6 +69,7 @@ class Materializer:
         folder: where the stores are, for this process alone.
         log_id: names the log's content; stores of another log are made again.
         now_ms: the clock, Unix milliseconds.
+        explain: what is wrong with the log, in words for people; "" if nothing is.
 
     Raises:
         DataFolderInUse: another process follows a log in this folder.
@@ -82,7 +83,9 @@ class Materializer:
         *,
         log_id: str,
         now_ms: Callable[[], int] = lambda: time_ns() // 1_000_000,
+        explain: Callable[[], str] = lambda: "",
     ) -> None:
+        self._explain = explain
         self._log, self._folder, self._log_id, self._now_ms = log, folder, log_id, now_ms
         self._lock = FolderLock(folder)
         self._stopping = threading.Event()
@@ -105,10 +108,11 @@ class Materializer:
             while not self._stopping.is_set():
                 try:
                     self.step(POLL_S)
+                    self._note_trouble(self._explain())
                 except (LogError, Unavailable) as error:
-                    self._log_is_away(error)
-                else:
-                    self._log_is_there()
+                    self._note_trouble(self._explain() or str(error))
+                    self._answer(everything=True)
+                    self._stopping.wait(RETRY_S)
         finally:
             self.close()
 
@@ -150,17 +154,11 @@ class Materializer:
         )
         self._look()
 
-    def _log_is_away(self, error: Exception) -> None:
-        if not self._trouble:
-            log.warning("the log is waited for: %s", error)
-        self._trouble = str(error)
-        self._answer(everything=True)
-        self._stopping.wait(RETRY_S)
-
-    def _log_is_there(self) -> None:
-        if self._trouble:
-            log.warning("the log is there again")
-            self._trouble = ""
+    def _note_trouble(self, trouble: str) -> None:
+        """What is wrong with the log now; the log is told of when it begins and when it ends."""
+        if bool(trouble) is not bool(self._trouble):
+            log.warning("the log is waited for: %s" if trouble else "the log is there again%s", trouble)
+        self._trouble = trouble
 
     # ----------------------------------------------------------------------------------------- fold
 

@@ -425,8 +425,27 @@ def test_nobody_waits_for_a_view_that_has_ended(tmp_path: Path, monkeypatch: pyt
     follow.view.catch_up(0)
 
 
+def test_what_the_log_says_of_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow = Follow(tmp_path / "other")
+    words = iter(["", "no disk left", ""])
+    view = follow.open(tmp_path / "view", explain=lambda: next(words))
+    seen: list[str] = []
+    original = SimulatedMember.poll
+
+    def poll(self: SimulatedMember, timeout_s: float) -> Polled:
+        seen.append(view.status().trouble)
+        if len(seen) == 3:
+            view._stopping.set()
+        return original(self, timeout_s)
+
+    monkeypatch.setattr(SimulatedMember, "poll", poll)
+    view.run()
+    assert seen == ["", "", "no disk left"]
+    follow.view.close()
+
+
 def test_a_log_that_is_away_is_waited_for_and_everything_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(materializer, "RETRY_S", 0.001)
     follow = Follow(tmp_path)
@@ -448,6 +467,8 @@ def test_a_log_that_is_away_is_waited_for_and_everything_goes_on(
     follow.view.run()
     away = "the broker does not answer"
     assert seen == ["", "", away, away, "", ""]
+    said = [record.getMessage() for record in caplog.records if "the log is" in record.getMessage()]
+    assert said == [f"the log is waited for: {away}", "the log is there again"]
     assert ids(follow.view) == ["wf-1"]
     monkeypatch.undo()
     follow.view.close()
