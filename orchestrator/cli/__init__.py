@@ -31,6 +31,24 @@ _COMMANDS = {
 
         Example: orchestrator dev workflows activities""",
     ),
+    "coordinator": (
+        "orchestrator.cli.coordinator:coordinator",
+        """Decide what workflows do next, as one of any number of coordinators that share a Kafka namespace.
+
+        Imports the modules from the current directory and runs the workflows in them. Stop it with Ctrl-C;
+        others take over, after a kill -9 too.
+
+        Example: orchestrator coordinator workflows --log kafka://127.0.0.1:9092""",
+    ),
+    "worker": (
+        "orchestrator.cli.worker:worker",
+        """Run activities, as one of any number of workers.
+
+        Imports the modules from the current directory and runs the activities in them, for a Kafka namespace,
+        or for an engine that serves HTTP.
+
+        Example: orchestrator worker activities --log kafka://127.0.0.1:9092""",
+    ),
     "demo": (
         "orchestrator.demo.command:demo",
         """Watch business processes survive a kill -9.

@@ -1,0 +1,98 @@
+"""``orchestrator coordinator``: one member of the group that decides, on Kafka."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from orchestrator.cli import exits
+from orchestrator.cli.kafka import Cluster
+from orchestrator.cli.modules import load
+from orchestrator.cli.process import HangWatch, fix_hash_seed
+from orchestrator.coordinator.coordinator import Coordinator
+from orchestrator.coordinator.runtime import SystemRuntime
+from orchestrator.coordinator.watchdog import Watchdog
+from orchestrator.errors import ConfigError
+from orchestrator.log.folder import FolderLock
+from orchestrator.log.kafka.admin import check
+from orchestrator.log.kafka.log import KafkaLog
+from orchestrator.telemetry.logs import log_to_stderr
+
+
+def coordinator(
+    modules: Annotated[list[str], Parameter(name="MODULE", negative=())],
+    /,
+    *,
+    data: Path = Path(".orchestrator/coordinator"),
+    log_level: Literal["debug", "info", "warning", "error"] = "info",
+    cluster: Cluster | None = None,
+) -> int:
+    """Run until a signal comes, or something breaks; ends the process.
+
+    Parameters
+    ----------
+    modules:
+        Modules with workflows, such as `app` or `shop.orders`.
+    data:
+        A folder of this process alone; Kafka has all that is in it, so an empty one is filled again.
+    log_level:
+        What is logged on stderr.
+    """
+    fix_hash_seed()
+    log_to_stderr(log_level)
+    loaded = load(modules)
+    if not loaded.workflows:
+        raise ConfigError(
+            f"there is no workflow in {', '.join(modules)}; decorate classes with @workflow.defn"
+        )
+    settings = (cluster or Cluster()).settings()
+    found = check(settings)
+    lock = FolderLock(data)
+    watch = HangWatch()
+    identity = f"{os.getpid()}@{socket.gethostname()}"
+    member = Coordinator(
+        KafkaLog(settings, member=identity),
+        data / "store",
+        loaded.workflows,
+        SystemRuntime(watch.at),
+        log_id=found.log_id,
+        identity=identity,
+        watch=Watchdog(_end),
+    )
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        """Leave in order; a second signal ends the process as usual."""
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        member.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    workflows = ", ".join(sorted(loaded.workflows))
+    print(
+        f"ready: namespace {settings.namespace} on {settings.bootstrap}  workflows: {workflows}", flush=True
+    )
+    try:
+        member.run()
+    finally:
+        watch.stop()
+        lock.release()
+    return exits.OK
+
+
+def _end(workflow_id: str) -> None:
+    """The code of a workflow holds this thread for good. What this process owns goes to others."""
+    exits.tell(
+        f"the code of workflow {workflow_id!r} does not give way and cannot be ended, so this process ends; "
+        "others take over, and block the run",
+        exits.ERROR,
+    )
+    sys.stdout.flush()
+    os._exit(exits.ERROR)

@@ -1,0 +1,78 @@
+"""``orchestrator worker``: runs activities, for the workflows of one namespace on Kafka, or of one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from orchestrator import config
+from orchestrator.cli import exits
+from orchestrator.cli.kafka import Cluster
+from orchestrator.cli.modules import Loaded, load
+from orchestrator.cli.process import stop_on_signals
+from orchestrator.errors import ConfigError
+from orchestrator.log.connect import connect
+from orchestrator.telemetry.logs import log_to_stderr
+from orchestrator.worker.worker import Worker
+
+
+def worker(
+    modules: Annotated[list[str], Parameter(name="MODULE", negative=())],
+    /,
+    *,
+    task_queue: list[str] | None = None,
+    slots: int = config.SLOTS,
+    grace: float = 10.0,
+    log_level: Literal["debug", "info", "warning", "error"] = "info",
+    cluster: Cluster | None = None,
+) -> int:
+    """Run until a signal comes; ends the process.
+
+    Parameters
+    ----------
+    modules:
+        Modules with activities, such as `app` or `shop.activities`.
+    task_queue:
+        The queue whose activities are run here; repeat it for each.
+    slots:
+        How many activities run at a time.
+    grace:
+        Seconds that running activities have when the process is stopped; then they run elsewhere again.
+    log_level:
+        What is logged on stderr.
+    """
+    log_to_stderr(log_level)
+    if slots < 1:
+        raise exits.CommandUsage(f"--slots is {slots}; at least one is needed")
+    loaded = load(modules)
+    if not loaded.activities:
+        raise ConfigError(
+            f"there is no activity in {', '.join(modules)}; decorate functions with @activity.defn"
+        )
+    asyncio.run(_run(loaded, cluster or Cluster(), tuple(task_queue or [config.TASK_QUEUE]), slots, grace))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exits.OK)  # threads of activities that do not end would keep the process alive
+
+
+async def _run(loaded: Loaded, cluster: Cluster, queues: tuple[str, ...], slots: int, grace_s: float) -> None:
+    stop = stop_on_signals()
+    log = connect(cluster.address, namespace=cluster.chosen_namespace, config_file=cluster.kafka_config)
+    try:
+        worker = Worker(
+            log,
+            activities=tuple(loaded.activities.values()),
+            task_queue=queues,
+            max_concurrent_activities=slots,
+            graceful_shutdown_timeout=grace_s,
+        )
+        async with worker:
+            names = ", ".join(sorted(loaded.activities))
+            print(f"ready: {cluster.address}  queues: {', '.join(queues)}  activities: {names}", flush=True)
+            await stop.wait()
+    finally:
+        await log.close()
