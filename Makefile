@@ -27,11 +27,13 @@ kafka: $(INSTALLED)  ## run a Kafka broker on 127.0.0.1:9092 until Ctrl-C; KAFKA
 test: $(INSTALLED)  ## run all tests; TESTS="tests/unit -k retry" runs some
 	@$(BIN)/python -m pytest $(TESTS) -n $(TEST_WORKERS) --dist loadgroup --max-worker-restart 1
 
-check: $(INSTALLED)  ## format, lint, types and layers: everything that can be said without running
+check: $(INSTALLED)  ## format, lint, types, layers and containers: everything that can be said without running
 	@$(BIN)/ruff format --check --quiet . || { echo 'not formatted; run: make format'; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --no-cache
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/hadolint Dockerfile
 
 format: $(INSTALLED)  ## format the code, and fix what can be fixed by machine
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
