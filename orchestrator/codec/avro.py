@@ -18,10 +18,10 @@ from functools import cached_property
 from io import BytesIO
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from fastavro import parse_schema, schemaless_reader
 from msgspec import inspect
 
+from orchestrator.codec import json_commands
 from orchestrator.codec.readers import Read, ReaderCompiler
 from orchestrator.codec.safety import refuse_bombs
 from orchestrator.codec.schema import (
@@ -130,9 +130,7 @@ class AvroCodec:
         return record
 
     def decode_command(self, data: bytes) -> Command:
-        """A command, in Avro or as a JSON object (``{"command": "StartWorkflow", ...}``).
-
-        In JSON, unknown fields are ignored, and a payload's ``data`` is base64.
+        """A command, in Avro or as a JSON object, see :mod:`orchestrator.codec.json_commands`.
 
         Raises:
             DecodeError: it is neither, or a command of a kind that is unknown here.
@@ -146,7 +144,7 @@ class AvroCodec:
             )
         _check_size(data)
         try:
-            command = _json_commands.decode(data)
+            command = json_commands.decode(data)
             self.encode(command)  # what cannot be written is refused here, and not when its turn is written
         except Exception as error:
             raise DecodeError(f"the JSON is no command: {_reason(error)}") from error
@@ -266,8 +264,6 @@ def _reason(error: Exception) -> str:
         return str(error)[:_MAX_SHOWN_CHARS]
     return f"{type(error).__name__}: {error}"[:_MAX_SHOWN_CHARS]
 
-
-_json_commands: Final = msgspec.json.Decoder(Command)
 
 DEFAULT: Final = AvroCodec()
 """The codec of this process."""

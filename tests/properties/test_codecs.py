@@ -3,7 +3,6 @@
 from enum import Enum
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +13,6 @@ from orchestrator.codec.failures import MAX_FAILURE_BYTES, from_failure, to_fail
 from orchestrator.codec.payloads import DEFAULT
 from orchestrator.codec.schema import TOPICS, is_chain, structs_of, without_none
 from orchestrator.errors import ApplicationError, PayloadError
-from orchestrator.protocol.commands import Command
 from orchestrator.protocol.tasks import Reply
 from orchestrator.protocol.values import Failure, Payload
 
@@ -77,11 +75,6 @@ def test_every_kind_of_record_round_trips(info: inspect.StructType) -> None:
         assert plain.decode(data, topic) == record
 
     round_trip()
-
-
-@given(st.one_of([structs(struct) for struct in structs_of(inspect.type_info(Command))]))
-def test_commands_round_trip_as_json(command: Any) -> None:
-    assert avro.decode_command(msgspec.json.encode(command)) == command
 
 
 def survives(data: bytes) -> None:
