@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import load
-from orchestrator.cli.process import HangWatch, fix_hash_seed
+from orchestrator.cli.process import HangWatch, fix_hash_seed, settle_collector
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.coordinator.watchdog import Watchdog
@@ -53,7 +53,7 @@ def coordinator(
             f"there is no workflow in {', '.join(modules)}; decorate classes with @workflow.defn"
         )
     settings = (cluster or Cluster()).settings()
-    found = check(settings)
+    namespace = check(settings, "coordinator")
     lock = FolderLock(data)
     watch = HangWatch()
     identity = f"{os.getpid()}@{socket.gethostname()}"
@@ -62,7 +62,7 @@ def coordinator(
         data / "store",
         loaded.workflows,
         SystemRuntime(watch.at),
-        log_id=found.log_id,
+        log_id=namespace.log_id,
         identity=identity,
         watch=Watchdog(_end),
     )
@@ -79,6 +79,7 @@ def coordinator(
     print(
         f"ready: namespace {settings.namespace} on {settings.bootstrap}  workflows: {workflows}", flush=True
     )
+    settle_collector()
     try:
         member.run()
     finally:

@@ -13,7 +13,7 @@ from orchestrator import config
 from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import Loaded, load
-from orchestrator.cli.process import stop_on_signals
+from orchestrator.cli.process import settle_collector, stop_on_signals
 from orchestrator.errors import ConfigError
 from orchestrator.log.connect import connect
 from orchestrator.telemetry.logs import log_to_stderr
@@ -73,6 +73,7 @@ async def _run(loaded: Loaded, cluster: Cluster, queues: tuple[str, ...], slots:
         async with worker:
             names = ", ".join(sorted(loaded.activities))
             print(f"ready: {cluster.address}  queues: {', '.join(queues)}  activities: {names}", flush=True)
+            settle_collector()
             await stop.wait()
     finally:
         await log.close()

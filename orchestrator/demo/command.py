@@ -41,11 +41,20 @@ RESULTS_TIMEOUT_S = 90.0
 """How long the runs may take to end after the restart. They need about six seconds."""
 
 
-def demo(*, serve: bool = False, port: int = config.PORT, data: Path | None = None) -> int:
-    """Run business processes, kill the engine under them, start it again, and prove that nothing was lost.
+def demo(
+    *,
+    serve: bool = False,
+    port: int = config.PORT,
+    data: Path | None = None,
+    log: str = "",
+    namespace: str = "",
+    kafka_config: Path | None = None,
+) -> int:
+    """Run business processes, kill the engine under them, and prove that nothing was lost.
 
     Merchants are onboarded and orders are fulfilled by an engine in a process of its own, which is killed
-    with SIGKILL in the middle of it. Exits with 1 if anything is not as it should be.
+    with SIGKILL in the middle of it and started again. With --log, by two coordinators, two workers and a
+    view on Kafka; one of each is killed. Exits with 1 if anything is not as it should be.
 
     Parameters
     ----------
@@ -55,12 +64,25 @@ def demo(*, serve: bool = False, port: int = config.PORT, data: Path | None = No
         Where the engine serves HTTP, on 127.0.0.1; 0 takes a free one.
     data:
         The folder that keeps all data; by default a temporary one, which is removed at the end.
+    log:
+        Brokers, such as kafka://127.0.0.1:9092; without, everything is in the folder.
+    namespace:
+        On Kafka: where it all happens; by default one of its own, which is removed at the end.
+    kafka_config:
+        A file with settings of the Kafka client, one name=value per line.
     """
     report = Report()
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-demo-")) if data is None else data.absolute()
     code = FAILED
     try:
-        code = asyncio.run(_main(report, EmbeddedStage(folder, port), serve=serve))
+        stage: Stage
+        if log:
+            from orchestrator.demo.kafka_stage import KafkaStage  # late: Kafka's client takes its time
+
+            stage = KafkaStage(folder, port, log, namespace, kafka_config)
+        else:
+            stage = EmbeddedStage(folder, port)
+        code = asyncio.run(_main(report, stage, serve=serve))
     except OrchestratorError as error:
         report.failed(str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -68,7 +90,7 @@ def demo(*, serve: bool = False, port: int = config.PORT, data: Path | None = No
     if data is None and code != FAILED:
         shutil.rmtree(folder, ignore_errors=True)
     elif code == FAILED and folder.exists():
-        report.step(f"to look into it: {folder} has the engine's data and log, and the ledger of the world")
+        report.step(f"to look into it: {folder} has the data and the logs, and the ledger of the world")
     return code
 
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from orchestrator.codec import avro
 from orchestrator.engine.validity import Parts, Validity
 from orchestrator.log.embedded import EmbeddedLog
-from orchestrator.log.port import Record
+from orchestrator.log.port import Log, Record
 from orchestrator.log.topics import HISTORY
 from orchestrator.protocol.events import WorkflowStarted
 from orchestrator.protocol.records import Turn
@@ -30,10 +30,15 @@ def read_dead_log(folder: Path) -> dict[str, History]:
     with TemporaryDirectory(prefix="orchestrator-dead-") as copy:
         shutil.copytree(folder, copy, dirs_exist_ok=True, ignore=_NOT_THE_LOG)
         with EmbeddedLog(Path(copy)) as log:
-            runs: dict[str, list[Turn]] = {}
-            for partition in range(log.partitions):
-                for turn in valid_turns(_records(log, partition)):
-                    runs.setdefault(turn.run_id, []).append(turn)
+            return histories_of(log.member())
+
+
+def histories_of(log: Log) -> dict[str, History]:
+    """The latest run of each workflow id, as the log itself has it."""
+    runs: dict[str, list[Turn]] = {}
+    for partition in range(log.partitions(HISTORY)):
+        for turn in valid_turns(_records(log, partition)):
+            runs.setdefault(turn.run_id, []).append(turn)
     return {turns[0].workflow_id: _history(turns) for turns in runs.values()}
 
 
@@ -51,7 +56,7 @@ def valid_turns(records: Iterable[Record]) -> Iterator[Turn]:
             yield whole
 
 
-def _records(log: EmbeddedLog, partition: int) -> Iterator[Record]:
+def _records(log: Log, partition: int) -> Iterator[Record]:
     offset = 0
     while records := log.read(HISTORY, partition, offset, READ_RECORDS):
         yield from records
