@@ -61,7 +61,7 @@ def worker(
 
 async def _run(loaded: Loaded, cluster: Cluster, queues: tuple[str, ...], slots: int, grace_s: float) -> None:
     stop = stop_on_signals()
-    log = connect(cluster.address, namespace=cluster.chosen_namespace, config_file=cluster.kafka_config)
+    log = connect(cluster.address, namespace=cluster.namespace, config_file=cluster.kafka_config)
     try:
         worker = Worker(
             log,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Required, Self, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 
@@ -21,7 +22,7 @@ from orchestrator.client.handle import ANSWER_TIMEOUT_S, Session, WorkflowHandle
 from orchestrator.client.names import workflow_called
 from orchestrator.client.reads import AsyncReader
 from orchestrator.codec.payloads import DEFAULT, PayloadConverter
-from orchestrator.errors import Unavailable
+from orchestrator.errors import ConfigError, Unavailable
 from orchestrator.log.aio import AioLog
 from orchestrator.log.connect import connect
 from orchestrator.protocol.commands import StartWorkflow
@@ -78,8 +79,7 @@ class Client:
         identity: str | None = None,
         converter: PayloadConverter = DEFAULT,
     ) -> None:
-        self._log = log
-        self._owns_log = False
+        self._owned: tuple[AioLog, ...] = ()
         if reader is None and isinstance(log, AsyncReader):
             reader = log
         self.identity = identity or f"{os.getpid()}@{socket.gethostname()}"
@@ -87,17 +87,37 @@ class Client:
 
     @classmethod
     async def connect(
-        cls, address: str, *, identity: str | None = None, converter: PayloadConverter = DEFAULT
+        cls,
+        address: str,
+        *,
+        namespace: str = "",
+        kafka_config: Path | str | None = None,
+        view: str = "",
+        identity: str | None = None,
+        converter: PayloadConverter = DEFAULT,
     ) -> Self:
-        """A client of the engine at an address such as ``http://127.0.0.1:7350``.
+        """A client of what is at an address: ``http://127.0.0.1:7350`` or ``kafka://127.0.0.1:9092``.
+
+        Args:
+            address: an engine or a view over HTTP, or Kafka's brokers (more: separated by commas).
+            namespace: on Kafka: which one; default ``$ORCHESTRATOR_NAMESPACE``, or else "default".
+            kafka_config: on Kafka: a file with settings of its client, ``name=value`` in librdkafka's names.
+            view: on Kafka: the address of a view, where lists, descriptions and histories are read;
+                without one only those cannot be had.
+            identity: who asks, for histories; default ``pid@host``.
+            converter: how arguments and results are encoded.
 
         Raises:
-            ConfigError: the address is not understood.
+            ConfigError: an address or a setting is not understood.
             Unavailable: nothing answers there.
         """
-        log = connect(address)
-        client = cls(log, identity=identity, converter=converter)
-        client._owns_log = True
+        log = connect(address, namespace=namespace, config_file=kafka_config)
+        seen = connect(view) if view else log
+        if view and not isinstance(seen, AsyncReader):
+            raise ConfigError(f"the view's address is {view!r}; expected one like 'http://127.0.0.1:7350'")
+        reader = seen if isinstance(seen, AsyncReader) else None
+        client = cls(log, reader=reader, identity=identity, converter=converter)
+        client._owned = (log, seen) if view else (log,)
         try:
             await client._session.channel.open()
         except BaseException:
@@ -112,8 +132,8 @@ class Client:
     async def close(self) -> None:
         """Ask nothing more; calls under way end with ``Unavailable``."""
         await self._session.channel.close()
-        if self._owns_log:
-            await self._log.close()
+        for log in self._owned:
+            await log.close()
 
     async def __aenter__(self) -> Self:
         return self

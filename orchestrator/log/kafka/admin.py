@@ -127,6 +127,12 @@ def create(
     return list(_reports(cluster, settings, found, made))
 
 
+def delete(settings: KafkaSettings) -> None:
+    """Delete a namespace with all that is in it; raises ``ConfigError`` or ``Unavailable``."""
+    cluster = Cluster(settings)
+    cluster.delete(cluster.topics([settings.topic(name) for name in TOPICS]))
+
+
 def survey(settings: KafkaSettings) -> list[TopicReport]:
     """The topics of a namespace as they are; raises ``ConfigError`` or ``Unavailable``."""
     cluster = Cluster(settings)

@@ -153,6 +153,15 @@ class Cluster:
         self._patiently(lambda: self._offsets({one.topic: one.num_partitions for one in new}), OPERATION_S)
         return made
 
+    def delete(self, names: Collection[str]) -> None:
+        """Delete topics."""
+        if names:
+            asked = self._admin.delete_topics(
+                list(names), operation_timeout=OPERATION_S, request_timeout=OPERATION_S
+            )
+            for name, future in asked.items():
+                self._answer(future, f"delete {name}", OPERATION_S)
+
     def records(self, partitions: Mapping[str, int]) -> dict[str, int]:
         """How many offsets each topic holds, from the first that is there to the end."""
         return self._patiently(lambda: self._offsets(partitions), self._answer_s)
