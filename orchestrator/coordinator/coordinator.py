@@ -57,7 +57,7 @@ from orchestrator.coordinator.turn import (
 )
 from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
 from orchestrator.engine.outbox import Outgoing
-from orchestrator.errors import UsageError
+from orchestrator.errors import Unavailable, UsageError
 from orchestrator.log.port import Appender, Change, Delivery, Log, Membership, Outcome, Record
 from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import (
@@ -104,6 +104,9 @@ CLOSE_WAIT_S = 5.0
 
 MAX_POLL_S = 1.0
 """A beat is due by then at the latest: a step is made at least so often, whatever the clocks say."""
+
+_BEAT = object()
+"""The token of a beat."""
 
 _Work = tuple[Partition, dict[str, list[Input]], Made]
 """A partition's share of a step: inputs by workflow id, and what they led to."""
@@ -163,6 +166,8 @@ class Coordinator:
         self._schemas = Schemas()
         self._beats = 0
         self._next_beat_s = 0.0
+        self._beat_answer_s = 0.0
+        """Until then the answer to the last beat is awaited."""
         self._next_tidy_s = 0.0
         self._last_step_s = runtime.monotonic_s()
         self._lost_sent: dict[tuple[int, str], float] = {}
@@ -222,7 +227,7 @@ class Coordinator:
     def wait_s(self) -> float:
         """How long the next poll may wait."""
         now_s, now_ms = self._runtime.monotonic_s(), self._clock.now_ms()
-        wait_s = min(MAX_POLL_S, max(0.0, min(self._next_beat_s, self._next_tidy_s) - now_s))
+        wait_s = min(MAX_POLL_S, max(0.0, min(self._beat_due_s(), self._next_tidy_s) - now_s))
         for partition in self.partitions.values():
             if partition.ownership.phase is Phase.RESTORING or partition.resumes:
                 return 0.0
@@ -300,6 +305,9 @@ class Coordinator:
     def _on_delivery(self, delivery: Delivery) -> None:
         token = delivery.token
         if token is None:
+            return
+        if token is _BEAT:
+            self._beat_answer_s = 0.0
             return
         partition = self.partitions.get(token.partition)
         if partition is None:
@@ -383,7 +391,10 @@ class Coordinator:
         elif isinstance(verdict, Found | Void | Erased):
             self._clock.observe(partition.fold([verdict]))
         elif isinstance(verdict, Owned):
-            self._on_owned(partition, verdict.offset)
+            try:
+                self._on_owned(partition, verdict.offset)
+            except Unavailable as error:
+                self._incident(partition, f"what may not have left cannot be read: {error}")
         elif isinstance(verdict, Lost):
             partition.apply(committed.pop(partition.number, []))
             if verdict.found is not None:
@@ -430,9 +441,11 @@ class Coordinator:
 
     def _own(self) -> None:
         now_ms = self._clock.now_ms()
+        answers = True
         for partition in self.partitions.values():
             if partition.ownership.phase is Phase.RESTORING:
-                self._clock.observe(partition.fold(partition.ownership.restore_slice()))
+                # A log that is away is asked once per step, for each question takes seconds.
+                answers = answers and self._restore(partition)
             elif (lost := partition.ownership.tick()) is not None:
                 self._incident(partition, lost.reason)
             elif partition.ownership.stale and (self._dispatcher.has_backlog or not partition.idle(now_ms)):
@@ -441,6 +454,15 @@ class Coordinator:
                 self._outgoing.abandon()
                 self._outgoing = self._log.appender(ordered=False)
                 self._incident(partition, "outgoing records were not acknowledged in time")
+
+    def _restore(self, partition: Partition) -> bool:
+        """Restore a slice; whether the log answered."""
+        try:
+            self._clock.observe(partition.fold(partition.ownership.restore_slice()))
+        except Unavailable as error:
+            log.warning("partition %d waits to be restored: %s", partition.number, error)
+            return False
+        return True
 
     def _on_owned(self, partition: Partition, offset: int) -> None:
         """The claim is read back: rebuild what is in memory, send again what may not have left."""
@@ -503,9 +525,18 @@ class Coordinator:
 
     def _beat_if_due(self) -> None:
         now_s = self._runtime.monotonic_s()
-        if now_s >= self._next_beat_s:
+        if now_s >= self._beat_due_s():
             self._next_beat_s = now_s + BEAT_S
+            self._beat_answer_s = now_s + ACK_DEADLINE_S
             self._beat()
+
+    def _beat_due_s(self) -> float:
+        """When the next beat is due, by the monotonic clock. It waits for the answer to the last one.
+
+        Beats are counted as time: those of an outage, landing at once, would mean that workers whose own
+        beats had no chance are dead.
+        """
+        return max(self._next_beat_s, self._beat_answer_s)
 
     def _beat(self, *, stopped: bool = False) -> None:
         self._beats += 1
@@ -520,7 +551,7 @@ class Coordinator:
             backlogs=self._dispatcher.backlogs(),
             stopped=stopped,
         )
-        self._outgoing.append(WORKERS, 0, self.incarnation.encode(), avro.encode(beat))
+        self._outgoing.append(WORKERS, 0, self.incarnation.encode(), avro.encode(beat), token=_BEAT)
 
     def _tidy_if_due(self) -> None:
         """What no command waits for: forget what has had its time, in the store and in history."""

@@ -221,7 +221,11 @@ class Ownership:
     # -------------------------------------------------------------------------------------- restore
 
     def restore_slice(self) -> Iterator[Read]:
-        """Read on towards the end of history; at the end, claim the partition."""
+        """Read on towards the end of history; at the end, claim the partition.
+
+        Raises:
+            Unavailable: the log does not answer. Nothing has changed: do it again.
+        """
         records = self._log.read(HISTORY, self.partition, self.next_offset, RESTORE_SLICE_RECORDS)
         for record in records:
             self.next_offset = record.offset + 1

@@ -12,6 +12,10 @@ protocol uses:
 - membership only says who should try to own a partition; it may lie. The claim protocol
   (``coordinator/ownership.py``) decides.
 
+A log that is somewhere else may be out of reach. :meth:`Log.poll` then brings nothing, and outcomes come late
+or are UNKNOWN; what asks (``read``, ``end``, ``seek``, ``partitions``) raises ``Unavailable`` after some
+seconds: ask again.
+
 All methods are called from one thread, except :meth:`Log.wake`, :meth:`Log.publisher` and
 :meth:`Log.refusal_of_topic`. A :class:`Publisher` has a thread of its own, for what it does may take long.
 """

@@ -25,13 +25,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from orchestrator.codec.avro import MAX_RECORD_BYTES
-from orchestrator.errors import AppenderFailed, LogError
+from orchestrator.errors import AppenderFailed, LogError, Unavailable
 from orchestrator.log.faults import NO_FAULTS, Fate, FaultHook
 from orchestrator.log.port import Delivery, Outcome, Polled, Record
 from orchestrator.log.simulated_faults import Faults
 from orchestrator.log.simulated_group import SimulatedGroup
 from orchestrator.log.simulated_transactions import SimulatedPublisher, Transactions
-from orchestrator.log.topics import EMBEDDED_PARTITIONS, PUBLISHED, TOPICS, is_users, refusal
+from orchestrator.log.topics import EMBEDDED_PARTITIONS, HISTORY, PUBLISHED, TOPICS, is_users, refusal
 
 __all__ = ["Faults", "SimulatedAppender", "SimulatedCluster", "SimulatedMember", "SimulatedParty"]
 
@@ -496,6 +496,8 @@ class SimulatedMember(SimulatedParty):
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
         """Up to ``limit`` records from ``offset`` on; empty only at the end."""
         self.cluster.settle()
+        if topic == HISTORY and self.cluster.strikes("unanswered"):
+            raise Unavailable(f"{topic}-{partition} cannot be read: there is no answer")
         return self.cluster.partition(topic, partition).read(offset, limit)
 
     def end(self, topic: str, partition: int) -> int:

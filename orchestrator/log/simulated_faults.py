@@ -32,6 +32,8 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     """An append to an ordered appender lands although a poll has reported an UNKNOWN of it before."""
     gaps: float = 0.02
     """Offsets are skipped before a record, as the markers of transactions do."""
+    unanswered: float = 0.02
+    """A bounded read of history is not answered in time."""
     partial: float = 0.2
     """A poll brings some of a partition's records, or none."""
     cleaned: float = 0.02

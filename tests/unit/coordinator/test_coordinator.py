@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from orchestrator import workflow
 from orchestrator.codec import avro
-from orchestrator.coordinator.ownership import IDLE_S
+from orchestrator.coordinator.ownership import ACK_DEADLINE_S, IDLE_S
 from orchestrator.coordinator.turn import TurnMaker
 from orchestrator.log.schemas import SCHEMA_KEY
 from orchestrator.log.topics import META, WORKERS
 from orchestrator.protocol.tasks import CoordinatorBeat
 
-from .kit import Bench, signal, start
+from .kit import CALM, Bench, signal, start
 
 
 @workflow.defn(name="Order")
@@ -145,4 +146,47 @@ def test_what_the_engine_fails_on_is_set_aside_and_others_go_on(
     assert bench.reply("bad").rejection == "engine-failed"
     assert "ZeroDivisionError" in bench.letters[0].reason
     bench.send(signal("note", "hello", workflow_id="good"))
+    assert bench.words()[-1] == "done: WorkflowSignaled WorkflowCompleted"
+
+
+def test_the_beats_of_an_outage_do_not_come_in_a_burst(bench: Bench) -> None:
+    """Beats are counted as time: workers whose own had no chance would be given up."""
+    bench.settle()
+    before = beats(bench)
+    bench.cluster.stalled = True
+    for _ in range(60):
+        bench.runtime.elapsed_s += 1
+        bench.step()
+    bench.cluster.stalled = False
+    bench.settle()
+    burst = beats(bench) - before
+    assert 1 <= burst <= 60 / ACK_DEADLINE_S + 1
+    for _ in range(5):
+        bench.runtime.elapsed_s += 1
+        bench.settle()
+    assert beats(bench) - before - burst == 5
+
+
+def beats(bench: Bench) -> int:
+    return len(bench.cluster.partition(WORKERS, 0).read(0, 1_000))
+
+
+@pytest.mark.parametrize("point", ["polled", "claimed"])
+def test_a_log_that_does_not_answer_is_asked_again(bench: Bench, point: str) -> None:
+    """While history is restored, or while it is reread for what may not have left."""
+    deaf = msgspec.structs.replace(CALM, unanswered=1.0)
+
+    def go_deaf(reached: str) -> None:
+        if reached == point:
+            bench.cluster.faults = deaf
+
+    bench.send(start())
+    bench.runtime.hook = go_deaf
+    with pytest.raises(AssertionError, match="does not come to that"):
+        bench.restart()
+    bench.runtime.hook = lambda point: None
+    assert not bench.partition.ownership.running
+    bench.cluster.faults = CALM
+    bench.until(lambda: bench.partition.ownership.running)
+    bench.send(signal("note", "x"))
     assert bench.words()[-1] == "done: WorkflowSignaled WorkflowCompleted"
