@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from orchestrator import config
 from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import load
@@ -30,7 +31,7 @@ def coordinator(
     modules: Annotated[list[str], Parameter(name="MODULE", negative=())],
     /,
     *,
-    data: Path = Path(".orchestrator/coordinator"),
+    data: Path = Path(config.DATA_FOLDER) / "coordinator",
     log_level: Literal["debug", "info", "warning", "error"] = "info",
     cluster: Cluster | None = None,
 ) -> int:
@@ -54,12 +55,13 @@ def coordinator(
         )
     settings = (cluster or Cluster()).settings()
     namespace = check(settings, "coordinator")
-    lock = FolderLock(data)
+    folder = data / settings.namespace
+    lock = FolderLock(folder)
     watch = HangWatch()
     identity = f"{os.getpid()}@{socket.gethostname()}"
     member = Coordinator(
         KafkaLog(settings, member=identity),
-        data / "store",
+        folder / "store",
         loaded.workflows,
         SystemRuntime(watch.at),
         log_id=namespace.log_id,
