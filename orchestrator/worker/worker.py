@@ -19,6 +19,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -58,13 +59,16 @@ class Worker:
             await forever
 
     Args:
-        log: the address of an engine, or a log's asyncio side; the latter stays the caller's to close.
+        log: the address of an engine (``http://...``) or of Kafka (``kafka://...``), or a log's asyncio side;
+            the latter stays the caller's to close.
         activities: functions and bound methods that ``@activity.defn`` decorates.
         task_queue: the queue, or queues, whose activities it runs.
         max_concurrent_activities: its slots: no more attempts run at a time, async and sync together.
         identity: who it is, for people; default ``pid@host``.
         graceful_shutdown_timeout: how long running attempts may go on after :meth:`shutdown`.
         converter: how arguments and results are encoded.
+        namespace: on Kafka: which one; default ``$ORCHESTRATOR_NAMESPACE``, or else "default".
+        kafka_config: on Kafka: a file with settings of its client, ``name=value``, as librdkafka has them.
 
     Raises:
         UsageError: there is nothing to run, no slot, no queue, or two activities share a name.
@@ -80,6 +84,8 @@ class Worker:
         identity: str | None = None,
         graceful_shutdown_timeout: Duration = 10.0,
         converter: PayloadConverter = DEFAULT,
+        namespace: str = "",
+        kafka_config: Path | str | None = None,
     ) -> None:
         queues = (task_queue,) if isinstance(task_queue, str) else tuple(task_queue)
         if not activities:
@@ -92,6 +98,7 @@ class Worker:
             raise UsageError(f"task_queue is {task_queue!r}; name at least one queue")
         self.identity = identity or f"{os.getpid()}@{socket.gethostname()}"
         self._address_or_log = log
+        self._namespace, self._kafka_config = namespace, kafka_config
         self._definitions = by_name(activities)
         self._queues = queues
         self._slots = max_concurrent_activities
@@ -111,7 +118,10 @@ class Worker:
             raise UsageError("this worker was run already; make a new Worker")
         self._started = True
         shared = self._address_or_log
-        self._aio = connect(shared) if isinstance(shared, str) else shared
+        if isinstance(shared, str):
+            self._aio = connect(shared, namespace=self._namespace, config_file=self._kafka_config)
+        else:
+            self._aio = shared
         self._attempts = Attempts(
             self._aio,
             definitions=self._definitions,

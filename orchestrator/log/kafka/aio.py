@@ -64,7 +64,7 @@ class KafkaAioLog:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._aio = translate(settings)
         self._closed = False
         self._partitions = 0
@@ -148,7 +148,7 @@ class KafkaAioLog:
         record = draft(self._partitions)
         if refused := refusal(record, self._partitions, MAX_RECORD_BYTES):
             raise RecordRefused(refused)
-        self._sender.submit(self._settings.topic(record.topic), record, token)
+        self._sender.submit(self.settings.topic(record.topic), record, token)
 
     async def _address(self) -> None:
         """Submit what came before it was known how many partitions there are."""
@@ -195,7 +195,7 @@ class KafkaAioLog:
         async with self._learning:
             loop = asyncio.get_running_loop()
             if loop.time() > self._learned_at.get(role, -inf) + LEARN_AGAIN_S:
-                namespace = await asyncio.to_thread(admin.check, self._settings, role)
+                namespace = await asyncio.to_thread(admin.check, self.settings, role)
                 self._partitions = namespace.partitions
                 self._learned_at[role] = loop.time()
 

@@ -40,7 +40,7 @@ def translate(settings: KafkaSettings) -> AioSettings:
     Raises:
         ConfigError: a value is not understood, or a setting that secures the connection has no counterpart.
     """
-    options = {_ALIASES.get(name, name): value.strip() for name, value in settings.options.items()}
+    options = {_ALIASES.get(name, name): value for name, value in settings.options.items()}
     kinds: dict[str, dict[str, Any]] = {"common": {}, "producer": {}, "consumer": {}}
     for name, (kind, theirs, convert) in _NAMES.items():
         if name in options:
