@@ -79,7 +79,8 @@ class SystemRuntime:
 
     def __init__(self, at: Callable[[str], None] | None = None) -> None:
         """``at`` is called at each of ``STEP_POINTS``."""
-        self._random = random.SystemRandom()
+        # Seeded by the system, but not asked of it each time: that takes as long as to write three texts.
+        self._random = random.Random(random.SystemRandom().getrandbits(256))
         self._at = at
 
     @property

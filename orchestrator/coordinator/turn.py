@@ -10,6 +10,7 @@ being replayed in slices) are recorded as deferred, and told later, in order, in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -48,7 +49,7 @@ from orchestrator.protocol.values import (
 from orchestrator.store.partition_store import PartitionStore, Row, encode_state
 from orchestrator.store.refusals import Refusals
 from orchestrator.workflow.definition import Handler
-from orchestrator.workflow.instance import Instance, WorkflowCodeError
+from orchestrator.workflow.instance import WorkflowCodeError
 from orchestrator.workflow.loop import Evicted
 from orchestrator.workflow.signals import why_unfit
 
@@ -531,7 +532,8 @@ class _Builder:
             if run.instance is None and not self._replayed(run, lambda: False):
                 return None
             assert run.instance is not None
-            result = self._watched(run, lambda instance: instance.query(command.query_name, command.input))
+            query = partial(run.instance.query, command.query_name, command.input)
+            result = under(self.maker.watch, run, query)
             return msgspec.structs.replace(reply, result=result)
         except CommandRejected as error:
             refused = c.Rejection(reason=error.reason, message=str(error), run_id=state.run_id)
@@ -588,12 +590,10 @@ class _Builder:
             told = self._facts_to_tell(run, facts)
             if told is None:
                 return Activation.DEFERRED if facts else Activation.NONE
-            actions = self._watched(
-                run,
-                lambda instance: instance.activate(
-                    told, self.now_ms, replaying=False, history_events=self.first_event_id - 1
-                ),
-            )
+            instance = run.instance
+            assert instance is not None
+            activate = partial(instance.activate, told, self.now_ms, history_events=self.first_event_id - 1)
+            actions = under(self.maker.watch, run, activate)
             self._check_topics(actions)
         except CODE_ERRORS as error:
             self._block(run, error)
@@ -696,12 +696,6 @@ class _Builder:
         for draft in (*self.partition.drafts_in_flight(run), *made):
             if draft.turn > turn:
                 yield turn_of(draft)
-
-    def _watched(self, run: Run, call: Callable[[Instance], Any]) -> Any:
-        """Enter the live instance's code under the watch."""
-        instance = run.instance
-        assert instance is not None
-        return under(self.maker.watch, run, lambda: call(instance))
 
     def _block(self, run: Run, error: BaseException) -> None:
         """The code cannot go on: say why, once per reason, and try again later."""

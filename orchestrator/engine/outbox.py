@@ -7,6 +7,7 @@ the publisher and anybody who reads history come to the same records.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from orchestrator.protocol.events import (
     ActivitiesAbandoned,
@@ -14,6 +15,7 @@ from orchestrator.protocol.events import (
     ActivityCancelRequested,
     ActivityScheduled,
     Dispatch,
+    Event,
     EventPublished,
 )
 from orchestrator.protocol.publications import (
@@ -36,7 +38,13 @@ class Outgoing(Value, frozen=True, kw_only=True):
     task: Task
 
 
-SENDERS = (ActivityScheduled, ActivitiesDispatched, ActivityCancelRequested, ActivitiesAbandoned)
+_SENDERS: dict[type[Event], Callable[[Any], bool]] = {
+    ActivityScheduled: lambda event: bool(event.worker),
+    ActivityCancelRequested: lambda event: bool(event.worker),
+    ActivitiesDispatched: lambda event: True,
+    ActivitiesAbandoned: lambda event: True,
+}
+"""Whether an event sends anything; events that are not here send nothing."""
 
 
 def outgoing(
@@ -73,11 +81,11 @@ def outgoing(
 
 def has_outgoing(turn: Turn) -> bool:
     """Whether a turn sends anything."""
-    return any(
-        (event.worker if isinstance(event, ActivityScheduled | ActivityCancelRequested) else True)
-        for event in turn.events
-        if isinstance(event, SENDERS)
-    )
+    for event in turn.events:
+        sends = _SENDERS.get(type(event))
+        if sends is not None and sends(event):
+            return True
+    return False
 
 
 def _task(

@@ -41,6 +41,7 @@ RUN_ID_BYTES = 32
 
 _U64 = struct.Struct(">Q")
 _KINDS = tuple(DeadlineKind)
+_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _KIND_ID = struct.Struct(">BI")
 _MAX_U64 = 2**64 - 1
 """What a start time is subtracted from, so that later ones sort first."""
@@ -157,7 +158,7 @@ def unpack_offset(value: bytes) -> int:
 
 def deadline(run_id: str, due: Deadline) -> bytes:
     """Row of a deadline."""
-    return DEADLINES + _U64.pack(due.at_ms) + run_id.encode() + _KIND_ID.pack(_KINDS.index(due.kind), due.id)
+    return DEADLINES + _U64.pack(due.at_ms) + run_id.encode() + _KIND_ID.pack(_NUMBERS[due.kind], due.id)
 
 
 def deadlines_until(time_ms: int) -> bytes:

@@ -147,9 +147,11 @@ def rows_of(turn: Turn, changes: Changes, *, state: bytes | None, is_open: bool)
     run_id, workflow_id = turn.run_id, turn.workflow_id
     rows = [Row(keys.turn(run_id, turn.turn), _encode(turn))]
     if turn.turn == 1:
-        rows.append(Row(keys.latest(workflow_id), run_id.encode()))
-        rows.append(Row(keys.open_run(run_id), b""))
-        rows.append(Row(keys.start(turn.time_ms, run_id), b""))
+        rows += (
+            Row(keys.latest(workflow_id), run_id.encode()),
+            Row(keys.open_run(run_id), b""),
+            Row(keys.start(turn.time_ms, run_id), b""),
+        )
     if not is_open:
         rows.append(Row(keys.open_run(run_id), None))
     if state is not None:
@@ -158,9 +160,10 @@ def rows_of(turn: Turn, changes: Changes, *, state: bytes | None, is_open: bool)
         if cause.request_id:
             request = Request(run_id, turn.turn, cause.kind)
             rows.append(Row(keys.request(workflow_id, cause.request_id), _encode(request)))
-    wid = workflow_id.encode()
-    rows.extend(Row(keys.deadline(run_id, due), wid) for due in changes.deadlines_set)
-    rows.extend(Row(keys.deadline(run_id, due), None) for due in changes.deadlines_cleared)
+    for due in changes.deadlines_set:
+        rows.append(Row(keys.deadline(run_id, due), workflow_id.encode()))
+    for due in changes.deadlines_cleared:
+        rows.append(Row(keys.deadline(run_id, due), None))
     return rows
 
 
