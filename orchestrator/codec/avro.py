@@ -87,7 +87,7 @@ class AvroCodec:
         writer = self._writers.get(type(record)) or self._writer_of(type(record))
         pieces = [writer.prefix]
         try:
-            writer.write(record, pieces.append)
+            writer.write(record, pieces)
             return b"".join(pieces)
         except Exception as error:
             raise EncodeError(f"a {type(record).__name__} cannot be written: {_reason(error)}") from error

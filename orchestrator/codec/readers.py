@@ -15,7 +15,7 @@ from typing import Any, Final
 from msgspec import inspect
 
 from orchestrator.codec.schema import default_of, is_chain, structs_of, without_none
-from orchestrator.codec.writers import MAX_CHAIN_LINKS, WriterCompiler
+from orchestrator.codec.writers import MAX_CHAIN_LINKS, encoding_of
 
 Read = Callable[[bytes, int], tuple[Any, int]]
 """(bytes, position) → (value, position after it)."""
@@ -141,7 +141,7 @@ class ReaderCompiler:
             return lines
         name = f"default_{len(self._names)}"
         default = default_of(field)
-        written = self._names[name + "_bytes"] = WriterCompiler().bytes_of(field.type, default)
+        written = self._names[name + "_bytes"] = encoding_of(default)
         self._names[name] = default
         return [
             f" if d.startswith({name}_bytes, p): {v} = {name}; p += {len(written)}",

@@ -857,7 +857,7 @@ def _bytes_of(value: Any) -> int:
     if isinstance(value, Failure):
         text = len(value.message.encode()) + len(value.stack.encode())
         return text + _bytes_of(value.details) + _bytes_of(value.cause)
-    return sum(_bytes_of(part) for part in (value.values() if isinstance(value, dict) else value))
+    return sum([_bytes_of(part) for part in (value.values() if isinstance(value, dict) else value)])
 
 
 def failed_instead(command: c.ActivityCommand, failure: Failure) -> c.FailActivity:

@@ -21,7 +21,7 @@ READ = ReaderCompiler().root(inspect.type_info(Command))
 
 def written(signal: SignalWorkflow) -> bytes:
     pieces: list[bytes] = []
-    WriterCompiler().root(inspect.type_info(Command))[SignalWorkflow](signal, pieces.append)
+    WriterCompiler().root(inspect.type_info(Command))[SignalWorkflow](signal, pieces)
     return b"".join(pieces)
 
 
@@ -89,6 +89,6 @@ def test_a_struct_is_read_whether_it_is_the_default_one_or_not(policy: RetryPoli
     event = ActivityScheduled(activity_id=1, activity_type="a", task_queue="q", retry_policy=policy, inbox=7)
     pieces: list[bytes] = []
     info = inspect.type_info(ActivityScheduled | TimerFired)
-    WriterCompiler().root(info)[ActivityScheduled](event, pieces.append)
+    WriterCompiler().root(info)[ActivityScheduled](event, pieces)
     data = b"".join(pieces)
     assert ReaderCompiler().root(info)(data, 0) == (event, len(data))

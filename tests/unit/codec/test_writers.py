@@ -39,7 +39,7 @@ def test_a_chain_that_is_too_long_is_refused() -> None:
         failure = Failure(kind=FailureKind.APPLICATION, message="m", cause=failure)
     write = WriterCompiler().root(inspect.type_info(Reply))[Reply]
     with pytest.raises(NotWritable, match="too long"):
-        write(Reply(client_id="c", request_id="r", failure=failure), [].append)
+        write(Reply(client_id="c", request_id="r", failure=failure), [])
 
 
 def test_a_struct_of_another_topic_is_refused_by_name() -> None:
