@@ -49,6 +49,15 @@ _COMMANDS = {
 
         Example: orchestrator worker activities --log kafka://127.0.0.1:9092""",
     ),
+    "view": (
+        "orchestrator.cli.view:view",
+        """Show what happens in a Kafka namespace, over HTTP, as one of any number of views.
+
+        Reads everything into a folder of its own, so that lists cost the coordinators nothing. What is asked
+        of workflows (start, signal, query) it passes on to Kafka, for programs without a Kafka client too.
+
+        Example: orchestrator view --log kafka://127.0.0.1:9092""",
+    ),
     "demo": (
         "orchestrator.demo.command:demo",
         """Watch business processes survive a kill -9.
@@ -57,7 +66,7 @@ _COMMANDS = {
     ),
 }
 
-_RUN_WORKFLOW_CODE = ("dev",)
+_RUN_WORKFLOW_CODE = ("coordinator", "dev")
 """Commands whose process needs a fixed hash seed: it begins anew before it has imported much."""
 
 _WORKFLOW_COMMANDS = {

@@ -16,7 +16,7 @@ from orchestrator import config
 from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import load
-from orchestrator.cli.process import HangWatch, fix_hash_seed, settle_collector
+from orchestrator.cli.process import HangWatch, settle_collector
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.coordinator.watchdog import Watchdog
@@ -46,7 +46,6 @@ def coordinator(
     log_level:
         What is logged on stderr.
     """
-    fix_hash_seed()
     log_to_stderr(log_level)
     loaded = load(modules)
     if not loaded.workflows:

@@ -69,7 +69,7 @@ class Materializer:
         folder: where the stores are, for this process alone.
         log_id: names the log's content; stores of another log are made again.
         now_ms: the clock, Unix milliseconds.
-        explain: what is wrong with the log, in words for people; "" if nothing is.
+        explain: why the log did not answer, in words for people; "" for the words of the error.
 
     Raises:
         DataFolderInUse: another process follows a log in this folder.
@@ -108,7 +108,7 @@ class Materializer:
             while not self._stopping.is_set():
                 try:
                     self.step(POLL_S)
-                    self._note_trouble(self._explain())
+                    self._note_trouble("")
                 except (LogError, Unavailable) as error:
                     self._note_trouble(self._explain() or str(error))
                     self._answer(everything=True)
@@ -155,7 +155,7 @@ class Materializer:
         self._look()
 
     def _note_trouble(self, trouble: str) -> None:
-        """What is wrong with the log now; the log is told of when it begins and when it ends."""
+        """What is wrong with the log now. It is over when the log has answered all questions of a step."""
         if bool(trouble) is not bool(self._trouble):
             log.warning("the log is waited for: %s" if trouble else "the log is there again%s", trouble)
         self._trouble = trouble
@@ -215,10 +215,10 @@ class Materializer:
 
     def _look(self) -> None:
         now_ms = self._now_ms()
-        if now_ms - self._looked_ms >= LOOK_MS:
-            self._looked_ms = now_ms
+        if now_ms - self._looked_ms >= LOOK_MS or self._trouble:
             for followed in self._partitions:
                 followed.end = self._log.end(HISTORY, followed.number)
+            self._looked_ms = now_ms
         for followed in self._partitions:
             followed.look()
         self._answer()

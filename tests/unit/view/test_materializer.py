@@ -425,22 +425,31 @@ def test_nobody_waits_for_a_view_that_has_ended(tmp_path: Path, monkeypatch: pyt
     follow.view.catch_up(0)
 
 
-def test_what_the_log_says_of_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", ["no disk left", ""])
+def test_why_the_log_does_not_answer_is_told_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """A poll that brings nothing proves nothing: the ends have to be known again."""
+    monkeypatch.setattr(materializer, "RETRY_S", 0.001)
     follow = Follow(tmp_path / "other")
-    words = iter(["", "no disk left", ""])
-    view = follow.open(tmp_path / "view", explain=lambda: next(words))
+    view = follow.open(tmp_path / "view", explain=lambda: words)
+    follow.settle(view)
     seen: list[str] = []
-    original = SimulatedMember.poll
+    original = SimulatedMember.end
 
-    def poll(self: SimulatedMember, timeout_s: float) -> Polled:
+    def end(self: SimulatedMember, topic: str, partition: int) -> int:
         seen.append(view.status().trouble)
-        if len(seen) == 3:
+        if len(seen) <= 3:
+            raise Unavailable("no answer")
+        if len(seen) == 3 + PARTITIONS:
             view._stopping.set()
-        return original(self, timeout_s)
+        return original(self, topic, partition)
 
-    monkeypatch.setattr(SimulatedMember, "poll", poll)
+    monkeypatch.setattr(SimulatedMember, "end", end)
+    follow.now_ms += materializer.LOOK_MS
     view.run()
-    assert seen == ["", "", "no disk left"]
+    assert seen == ["", *[words or "no answer"] * (2 + PARTITIONS)]
+    assert view.status().trouble == ""
     follow.view.close()
 
 
