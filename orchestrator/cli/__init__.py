@@ -146,10 +146,9 @@ def make_app() -> App:
 def list_of_commands(arguments: Sequence[str]) -> str:
     """The help of the program or of a group of commands, if that is asked for; else ""."""
     words = tuple(argument for argument in arguments if argument not in ("--help", "-h"))
-    if words not in ((), *((group,) for group in _GROUPS)) or not sys.stdout.encoding.lower().startswith(
-        "utf"
-    ):
-        return ""  # a command's own help, and what a poor terminal needs, are the library's
+    poor_terminal = not sys.stdout.encoding.lower().startswith("utf")
+    if words not in {(), *((group,) for group in _GROUPS)} or poor_terminal:
+        return ""  # that help is the library's
     from orchestrator.cli.overview import overview
 
     if words:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from orchestrator.cli import output
 from orchestrator.cli.engine import Engine
-from orchestrator.protocol.events import Event
+from orchestrator.codec.payloads import BINARY_NULL, JSON_PLAIN
+from orchestrator.protocol.events import ActivityScheduled, Event
 from orchestrator.protocol.records import Turn
 from orchestrator.protocol.values import Failure, Payload
 from orchestrator.protocol.views import History
@@ -18,7 +19,11 @@ from orchestrator.protocol.views import History
 PAGE_TURNS = 1_000
 """Turns that one request asks for."""
 
-_NOT_SHOWN = ("flags", "stack", "retry_policy", "headers")
+_NOT_SHOWN = ("flags", "stack", "retry_policy", "headers", "inbox", "started_time_ms")
+"""What people do not look for in a line; ``-o json`` has it."""
+
+_WORKER_CHARS = 8
+"""Of a worker's name: enough to tell two of them apart."""
 
 
 def read_history(engine: Engine, workflow_id: str, run_id: str) -> History:
@@ -39,12 +44,14 @@ def read_history(engine: Engine, workflow_id: str, run_id: str) -> History:
 
 
 def history_text(history: History) -> str:
-    """One line per event."""
-    rows = [
-        [str(number), output.time_of(turn.time_ms), type(event).__name__, details(event)]
-        for turn in history.turns
-        for number, event in _numbered(turn)
-    ]
+    """One line per event; those of an activity name it."""
+    rows, activities = [], dict[int, str]()
+    for turn in history.turns:
+        for number, event in _numbered(turn):
+            if isinstance(event, ActivityScheduled):
+                activities[event.activity_id] = event.activity_type
+            time, kind = output.time_of(turn.time_ms), type(event).__name__
+            rows.append([str(number), time, kind, details(event, activities)])
     return output.table(["ID", "TIME", "EVENT", "DETAILS"], rows)
 
 
@@ -52,18 +59,36 @@ def _numbered(turn: Turn) -> enumerate[Event]:
     return enumerate(turn.events, start=turn.first_event_id)
 
 
-def details(event: msgspec.Struct) -> str:
-    """The fields of an event that differ from their defaults, on one line."""
-    return ", ".join(
-        f"{name}={_short(value)}"
-        for name, value in msgspec.structs.asdict(event).items()
-        if name not in _NOT_SHOWN and value not in ("", None, (), {}, 0)
-    )
+def details(event: msgspec.Struct, activities: Mapping[int, str] | None = None) -> str:
+    """The fields of an event that differ from their defaults, on one line.
+
+    ``activities`` are the names of activities, for events that have only their numbers.
+    """
+    shown = []
+    for field in msgspec.structs.fields(event):
+        value = getattr(event, field.name)
+        if field.name in _NOT_SHOWN or value == field.default or value in ("", None, (), {}, 0):
+            continue
+        name, text = _named(field.name, value)
+        if name == "activity_id" and activities and not hasattr(event, "activity_type"):
+            text = f"{text} ({activities.get(value, 'unknown')})"
+        shown.append(f"{name}={text}")
+    return ", ".join(shown)
+
+
+def _named(name: str, value: Any) -> tuple[str, str]:
+    """A field and its value as people say it: times and durations without their unit in the name."""
+    if name.endswith("_time_ms"):
+        return name.removesuffix("_ms"), output.time_of(value)
+    if name.endswith("_ms"):
+        return name.removesuffix("_ms"), output.span_of(value)
+    return name, value[:_WORKER_CHARS] if name == "worker" else _short(value)
 
 
 def _short(value: Any) -> str:
     if isinstance(value, Payload):
-        return value.data.decode(errors="replace") if value.encoding == "json/plain" else value.encoding
+        show = _PAYLOADS.get(value.encoding)
+        return value.encoding if show is None else show(value.data)
     if isinstance(value, Failure):
         return failure_text(msgspec.to_builtins(value))
     if isinstance(value, tuple):
@@ -75,14 +100,32 @@ def _short(value: Any) -> str:
     return str(value)
 
 
+_PAYLOADS: dict[str, Callable[[bytes], str]] = {
+    JSON_PLAIN: lambda data: data.decode(errors="replace"),
+    BINARY_NULL: lambda _: "null",
+}
+"""What can be shown of a payload, by its encoding; of others, that is its name."""
+
+
 def failure_text(failure: Mapping[str, Any] | None) -> str:
     """A failure and its causes, on one line."""
     links = []
     while failure:
-        kind = failure.get("type") or failure["kind"]
-        links.append(f"{kind}: {failure['message']}" if failure["message"] else kind)
+        type, message = failure.get("type"), failure["message"]
+        links.append(f"{type}: {message}" if type and message else type or message or failure["kind"])
         failure = failure.get("cause")
     return " <- ".join(links)
+
+
+def took(row: Mapping[str, Any]) -> str:
+    """How long a run was open; "" while it is."""
+    return output.span_of(row["close_time_ms"] - row["start_time_ms"]) if row["close_time_ms"] else ""
+
+
+def step(row: Mapping[str, Any]) -> str:
+    """The activity that a run waits for, with its attempt if it is not the first."""
+    again = f" (attempt {row['attempt']})" if row["attempt"] > 1 else ""
+    return f"{row['activity_type']}{again}" if row["activity_type"] else ""
 
 
 def description_text(found: dict[str, Any]) -> str:
@@ -96,6 +139,7 @@ def description_text(found: dict[str, Any]) -> str:
             "Status": row["status"],
             "Started": output.time_of(row["start_time_ms"]),
             "Closed": output.time_of(row["close_time_ms"]),
+            "Took": took(row),
             "Times out": output.time_of(found["run_timeout_time_ms"]),
             "Events": str(row["history_events"]),
             "Tags": ", ".join(row["tags"]),

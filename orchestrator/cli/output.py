@@ -60,26 +60,37 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(map(_colored, cut) if on_terminal and not os.environ.get("NO_COLOR") else cut)
 
 
+Column = str | Callable[[Mapping[str, Any]], str]
+"""What stands in a column: the value of that name, or what is made of all of them."""
+
+
 def rows(
-    values: Sequence[Mapping[str, Any]], columns: Mapping[str, str], format: Format, *, key: str
+    values: Sequence[Mapping[str, Any]], columns: Mapping[str, Column], format: Format, *, key: str
 ) -> None:
     """Print values, which have a table's ``columns`` (title to name) and more, in a format.
 
     Args:
         values: what is printed; as JSON, with all that they hold.
-        columns: of a table: the title, and the name of what stands under it.
+        columns: of a table: the title, and what stands under it. Where all is empty, there is no column.
         format: how it is printed.
         key: the name of what tells them apart, which ``ids`` prints alone.
     """
     printers = {
-        "table": lambda: table(
-            list(columns), [[_cell(name, value[name]) for name in columns.values()] for value in values]
-        ),
+        "table": lambda: _rows_text(values, columns),
         "json": lambda: to_json(values),
         "jsonl": lambda: to_jsonl(values),
         "ids": lambda: "\n".join(value[key] for value in values),
     }
     write(printers[format]())
+
+
+def _rows_text(values: Sequence[Mapping[str, Any]], columns: Mapping[str, Column]) -> str:
+    cells = [
+        [_cell(what, value[what]) if isinstance(what, str) else what(value) for value in values]
+        for what in columns.values()
+    ]
+    shown = {title: column for title, column in zip(columns, cells, strict=True) if any(column) or not values}
+    return table(list(shown), list(zip(*shown.values(), strict=True)))
 
 
 def _cell(name: str, value: Any) -> str:
@@ -105,6 +116,20 @@ def time_of(time_ms: int | None) -> str:
     if not time_ms:
         return ""
     return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
+def span_of(span_ms: int) -> str:
+    """How long something takes, in its two largest units: ``1.25 s``, ``3 min 20 s``, ``2 d 4 h``."""
+    if span_ms < _MINUTE_MS:
+        return f"{span_ms / 1_000:.5g} s"
+    units = [(size, name) for size, name in _UNITS if span_ms >= size]
+    (large, name), small = units[0], _UNITS[_UNITS.index(units[0]) + 1]
+    rest = span_ms % large // small[0]
+    return f"{span_ms // large} {name}" + (f" {rest} {small[1]}" if rest else "")
+
+
+_MINUTE_MS = 60_000
+_UNITS = [(86_400_000, "d"), (3_600_000, "h"), (_MINUTE_MS, "min"), (1_000, "s")]
 
 
 def _one_line(text: str) -> str:

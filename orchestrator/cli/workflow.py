@@ -225,15 +225,14 @@ def list_(
     with _engine(where) as engine:
         filters = {"status": status, "type": type, "id_prefix": id_prefix}
         rows = list(_rows(engine, filters, limit or sys.maxsize))
-    columns = {
+    columns: dict[str, output.Column] = {
         "STATUS": "status",
         "TYPE": "workflow_type",
         "WORKFLOW ID": "workflow_id",
         "STARTED": "start_time_ms",
-        "CLOSED": "close_time_ms",
+        "TOOK": histories.took,
         "EVENTS": "history_events",
-        "STEP": "activity_type",
-        "ATTEMPT": "attempt",
+        "STEP": histories.step,
         "TAGS": "tags",
         "LAST ERROR": "last_failure",
     }

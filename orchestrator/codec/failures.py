@@ -12,6 +12,7 @@ shortened, and says so. Nothing here raises: a failure that cannot be told in fu
 from __future__ import annotations
 
 import asyncio
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -65,6 +66,12 @@ _MAX_FOLLOWED_CAUSES = 1_000
 
 _MAX_FRAMES = 40
 """More would not fit into ``MAX_STACK_BYTES`` anyway, and formatting reads source files."""
+
+_ENGINE = tuple(
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), part, "")
+    for part in ("activity", "coordinator", "worker", "workflow")
+)
+"""What calls the user's code, and is called by it: its frames in a stack tell nobody anything."""
 
 _MAX_DELAY_S = 10 * 365 * 86_400.0
 """A longer delay is taken for a mistake, and the policy's delay is used."""
@@ -202,7 +209,10 @@ def _message(exc: BaseException) -> str:
 
 def _stack(exc: BaseException) -> str:
     try:
-        return "".join(traceback.format_tb(exc.__traceback__, limit=-_MAX_FRAMES))
+        frames = traceback.extract_tb(exc.__traceback__, limit=-_MAX_FRAMES)
+        theirs = [frame for frame in frames if not frame.filename.startswith(_ENGINE)] or frames
+        # As plain tuples, they are printed without a line of carets under each.
+        return "".join(traceback.format_list([(f.filename, f.lineno or 0, f.name, f.line) for f in theirs]))
     except Exception as error:  # a source file that cannot be read, a loader that fails
         return f"(the stack is unknown: formatting it raised {type(error).__name__})"
 

@@ -1,7 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from orchestrator.cli import histories
-from orchestrator.protocol.events import ActivityFailed, ActivityScheduled, WorkflowStarted
+from orchestrator.protocol.events import (
+    ActivityCompleted,
+    ActivityFailed,
+    ActivityScheduled,
+    TimerStarted,
+    WorkflowStarted,
+)
 from orchestrator.protocol.records import Activation, Marks, Turn
 from orchestrator.protocol.values import Failure, FailureKind, Payload, RetryState
 from orchestrator.protocol.views import History
@@ -18,7 +28,7 @@ FAILURE = Failure(
 def test_a_failure_and_its_causes_are_one_line() -> None:
     assert histories.details(
         ActivityFailed(activity_id=1, failure=FAILURE, retry_state=RetryState.TIMEOUT)
-    ) == ("activity_id=1, failure=CardError: declined <- timeout, retry_state=timeout, attempt=1")
+    ) == ("activity_id=1, failure=CardError: declined <- timeout, retry_state=timeout")
     assert histories.failure_text(None) == ""
 
 
@@ -30,6 +40,45 @@ def test_details_show_values_as_they_were_written() -> None:
         input=(Payload(data=b'"o-17"'), Payload(data=b"\x00", encoding="binary/plain")),
     )
     assert 'input=["o-17", binary/plain]' in histories.details(event)
+
+
+def test_details_are_said_as_people_say_them() -> None:
+    """Times and durations in their units, a worker by as much of its name as tells it from others."""
+    event = ActivityCompleted(
+        activity_id=2,
+        attempt=3,
+        result=Payload(data=b"", encoding="binary/null"),
+        worker="0123456789abcdef",
+        started_time_ms=1_700_000_000_000,
+    )
+    assert histories.details(event, {2: "charge"}) == (
+        "activity_id=2 (charge), result=null, attempt=3, worker=01234567"
+    )
+    assert histories.details(TimerStarted(timer_id=1, fire_time_ms=1_700_000_000_123)) == (
+        "timer_id=1, fire_time=2023-11-14 22:13:20.123Z"
+    )
+    scheduled = ActivityScheduled(
+        activity_id=2, activity_type="charge", task_queue="q", start_to_close_ms=90_000, inbox=7
+    )
+    assert histories.details(scheduled, {2: "charge"}) == (
+        "activity_id=2, activity_type=charge, task_queue=q, start_to_close=1 min 30 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "step", "took"),
+    [
+        ({"activity_type": "", "attempt": 0, "start_time_ms": 1, "close_time_ms": None}, "", ""),
+        ({"activity_type": "a", "attempt": 1, "start_time_ms": 1, "close_time_ms": 501}, "a", "0.5 s"),
+        (
+            {"activity_type": "a", "attempt": 2, "start_time_ms": 0, "close_time_ms": 60_000},
+            "a (attempt 2)",
+            "1 min",
+        ),
+    ],
+)
+def test_a_row_of_a_list(row: dict[str, Any], step: str, took: str) -> None:
+    assert (histories.step(row), histories.took(row)) == (step, took)
 
 
 def test_a_history_has_one_line_per_event() -> None:

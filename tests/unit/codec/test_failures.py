@@ -4,6 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from orchestrator import workflow
 from orchestrator.codec import avro
 from orchestrator.codec.failures import (
     MAX_CAUSES,
@@ -180,6 +181,26 @@ def test_the_stack_names_the_line_and_survives_further_hops() -> None:
     first = raised(cross(exc))  # raised again elsewhere, as an activity's failure is in a workflow
     assert encode(first).stack == stack
     assert encode(raised(ApplicationError("outer"), first)).cause == encode(exc)
+
+
+def test_of_a_stack_the_engines_own_frames_are_left_out() -> None:
+    """The user's code stands between two of the engine's; a stack of the engine's alone is kept."""
+    engine: dict[str, Any] = {"theirs": lambda: engine["refuse"]()}
+    source = "def enter():\n    theirs()\ndef refuse():\n    raise ValueError('no')\n"
+    exec(compile(source, workflow.__file__, "exec"), engine)
+    with pytest.raises(ValueError, match="no") as error:
+        engine["enter"]()
+    assert [line.split(" in ")[1] for line in encode(error.value).stack.splitlines() if " in " in line] == [
+        "test_of_a_stack_the_engines_own_frames_are_left_out",
+        "<lambda>",
+    ]
+    assert "^" not in encode(error.value).stack
+    error.value.__traceback__ = error.value.__traceback__.tb_next  # type: ignore[union-attr]
+    engine["theirs"] = engine["refuse"]
+    with pytest.raises(ValueError, match="no") as own:
+        engine["enter"]()
+    own.value.__traceback__ = own.value.__traceback__.tb_next  # type: ignore[union-attr]
+    assert "in enter" in encode(own.value).stack
 
 
 def ping(depth: int) -> None:
