@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Literal
 
 import msgspec
@@ -120,16 +121,14 @@ def time_of(time_ms: int | None) -> str:
 
 def span_of(span_ms: int) -> str:
     """How long something takes, in its two largest units: ``1.25 s``, ``3 min 20 s``, ``2 d 4 h``."""
-    if span_ms < _MINUTE_MS:
-        return f"{span_ms / 1_000:.5g} s"
-    units = [(size, name) for size, name in _UNITS if span_ms >= size]
-    (large, name), small = units[0], _UNITS[_UNITS.index(units[0]) + 1]
-    rest = span_ms % large // small[0]
-    return f"{span_ms // large} {name}" + (f" {rest} {small[1]}" if rest else "")
+    for (large, name), (small, small_name) in pairwise(_UNITS):
+        if span_ms >= large:
+            rest = span_ms % large // small
+            return f"{span_ms // large} {name}" + (f" {rest} {small_name}" if rest else "")
+    return f"{span_ms / 1_000:.5g} s"
 
 
-_MINUTE_MS = 60_000
-_UNITS = [(86_400_000, "d"), (3_600_000, "h"), (_MINUTE_MS, "min"), (1_000, "s")]
+_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 
 def _one_line(text: str) -> str:
