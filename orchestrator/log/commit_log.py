@@ -112,9 +112,12 @@ class _Batch:
         self.deliveries: dict[Sink, list[Delivery]] = {}
 
     def report(self, append: Append, outcome: Outcome, offset: int = -1, error: str = "") -> None:
-        if append.lane.ordered and outcome is not Outcome.DELIVERED:
+        if outcome is not Outcome.DELIVERED and append.lane.ordered:
             append.lane.broken = True
-        self.deliveries.setdefault(append.sink, []).append(Delivery(append.token, outcome, offset, error))
+        deliveries = self.deliveries.get(append.sink)
+        if deliveries is None:
+            deliveries = self.deliveries[append.sink] = []
+        deliveries.append(Delivery(append.token, outcome, offset, error))
 
 
 class _Sentence(NamedTuple):
@@ -123,9 +126,8 @@ class _Sentence(NamedTuple):
     error: str = ""
 
 
-_LANDS = _Sentence(1, Outcome.DELIVERED)
 _FATES: Mapping[Fate, _Sentence] = {
-    Fate.LAND: _LANDS,
+    Fate.LAND: _Sentence(1, Outcome.DELIVERED),
     Fate.REFUSE: _Sentence(0, Outcome.REFUSED, "refused by an injected fault"),
     Fate.LOSE: _Sentence(0, Outcome.UNKNOWN, "lost by an injected fault"),
     Fate.LAND_UNSEEN: _Sentence(1, Outcome.UNKNOWN, "acknowledgement lost by an injected fault"),
@@ -413,42 +415,49 @@ class CommitLog:
 
     def _decide(self, append: Append, batch: _Batch) -> None:
         """Decide what becomes of one append; give its record an offset if it lands."""
+        lane, draft, companions = append.lane, append.record, append.companions
         if self.failure is not None:
             batch.report(append, Outcome.UNKNOWN, error=str(self.failure))
             return
-        if append.lane.broken:
+        if lane.broken:
             batch.report(
                 append,
                 Outcome.UNKNOWN,
                 error="an earlier record of this ordered appender failed, or it was fenced",
             )
             return
-        for companion in append.companions:
+        for companion in companions:
             if (companion.topic, 0) not in self._next:
                 self._make_topic(companion.topic)
-        draft = append.record
         refused = refusal(draft, self.partitions, self.max_record_bytes)
         if refused:
             batch.report(append, Outcome.REFUSED, error=refused)
             return
-        place = (draft.topic, draft.partition)
         fate = self._faults.fate(draft.topic, draft.partition, draft.key)
-        copies, outcome, error = _LANDS if fate is Fate.LAND else _FATES[fate]
-        offset = self._next[place]
+        if fate is Fate.LAND and not companions:
+            batch.report(append, Outcome.DELIVERED, self._land(draft, batch))
+            return
+        copies, outcome, error = _FATES[fate]
+        offset = -1
         if copies:
-            for companion in append.companions:
+            for companion in companions:
                 self._land(companion, batch)
-            for _ in range(1 if append.lane.ordered else copies):
+            offset = self._land(draft, batch)
+            for _ in range(1, 1 if lane.ordered else copies):
                 self._land(draft, batch)
         batch.report(append, outcome, offset if outcome is Outcome.DELIVERED else -1, error)
 
-    def _land(self, draft: Record, batch: _Batch) -> None:
-        place = (draft.topic, draft.partition)
+    def _land(self, draft: Record, batch: _Batch) -> int:
+        """Give a record its offset, and return it."""
+        topic, partition = place = (draft.topic, draft.partition)
         offset = self._next[place]
-        batch.records.setdefault(place, []).append(
-            Record(*place, offset, batch.time_ms, draft.key, draft.value, draft.headers)
-        )
+        landed = Record(topic, partition, offset, batch.time_ms, draft.key, draft.value, draft.headers)
+        records = batch.records.get(place)
+        if records is None:
+            records = batch.records[place] = []
+        records.append(landed)
         self._next[place] = offset + 1
+        return offset
 
     def _tick(self) -> int:
         """The time of appends; it never goes back."""

@@ -102,12 +102,12 @@ def refusal(record: Record, commands_partitions: int, max_bytes: int) -> str:
     topic = TOPICS.get(record.topic)
     if topic is None:
         return f"there is no topic {record.topic!r}; the topics are {', '.join(TOPICS)}"
-    count = topic.count(commands_partitions)
+    count = topic.partitions or commands_partitions
     if not 0 <= record.partition < count:
         return f"there is no partition {record.partition} of {record.topic}; it has {count}, from 0"
     size = len(record.key) + len(record.value or b"")
-    for name, header in record.headers.items():
-        size += len(name) + len(header)
+    if record.headers:
+        size += sum([len(name) + len(header) for name, header in record.headers.items()])
     if size > max_bytes:
         return f"the record has {size} bytes, at most {max_bytes} are allowed on {record.topic}"
     return ""
