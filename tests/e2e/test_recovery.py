@@ -10,7 +10,8 @@ import pytest
 
 from orchestrator.coordinator.runtime import STEP_POINTS
 from tests.e2e.autopsy import Autopsy
-from tests.e2e.victim import Life, Notes, Victims
+from tests.e2e.steady import Notes
+from tests.e2e.victim import Life, Victims
 from tests.simulation.checkers import Violation
 
 pytestmark = pytest.mark.timeout(180)
@@ -40,7 +41,7 @@ def finish(victims: Victims, folder: Path) -> Autopsy:
     """A last life, that does what is left; then look at what there is."""
     death = victims.live(Life(str(folder), finish=True))
     assert death.code == 0, f"the last life ended with {death}:\n{(folder / 'output').read_text()[-5_000:]}"
-    return Autopsy(folder)
+    return Autopsy.of_engine(folder)
 
 
 @pytest.mark.parametrize("point", STEP_POINTS)

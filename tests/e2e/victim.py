@@ -5,9 +5,8 @@ life, so that a life costs the start of an engine and not that of Python. It ope
 thread of its own, so a child inherits neither. Each line on stdin is a ``Life``; each line on stdout says
 how it ended.
 
-A folder holds, beside the engine's data, what outlives the child: ``intents`` (ids that are to be started),
-``acknowledged`` (what the client's calls have returned), ``ledger`` (what activities really ran) and
-``visits`` (at which points the process killed itself).
+A folder holds, beside the engine's data and what ``steady`` notes, ``visits``: at which points the process
+killed itself.
 """
 
 from __future__ import annotations
@@ -21,27 +20,18 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import msgspec
 
-from orchestrator import activity, workflow
 from orchestrator.api.embedded import Engine
 from orchestrator.client.client import Client
 from orchestrator.coordinator.runtime import SystemRuntime
-from orchestrator.errors import ApplicationError
 from orchestrator.worker.worker import Worker
-
-FLOWS = 6
-"""So many workflows are under way at a time in the client."""
-
-POKES = (1, 2)
-"""The signals that each workflow waits for."""
+from tests.e2e.steady import Notes, Steady, Work, compute, compute_in_a_thread, keep_ledger
 
 PATIENCE_S = 60.0
 """A life that has not ended by then hangs, and is ended."""
-
-RETRY = workflow.RetryPolicy(initial_interval=0.005, backoff_coefficient=1.0)
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -61,95 +51,6 @@ class Death(msgspec.Struct, frozen=True):
 
     code: int
     ended_by_server: bool
-
-
-class Line(NamedTuple):
-    """A line of the ledger: an attempt that began to run."""
-
-    generation: int
-    pid: int
-    run_id: str
-    activity_id: int
-    attempt: int
-
-
-class Notes:
-    """A file of lines that survives the process: one write per line, which the kernel keeps."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-    def add(self, *words: object) -> None:
-        os.write(self._file, (" ".join(map(str, words)) + "\n").encode())
-
-    @staticmethod
-    def read(path: Path) -> list[list[str]]:
-        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-
-# ------------------------------------------------------------------------------------- what is run
-
-_ledger: Notes
-_generation = 0
-
-
-def _begin() -> activity.ActivityInfo:
-    info = activity.info()
-    _ledger.add(_generation, os.getpid(), info.run_id, info.activity_id, info.attempt)
-    return info
-
-
-@activity.defn
-async def compute(number: int) -> int:
-    """Takes up to 20 ms; every fourth one fails at first."""
-    info = _begin()
-    await asyncio.sleep(number % 5 * 0.005)
-    if number % 4 == 3 and info.attempt == 1:
-        raise ApplicationError("at first it fails")
-    return number
-
-
-@activity.defn
-def compute_in_a_thread(number: int) -> int:
-    """The same for code that blocks."""
-    _begin()
-    return number
-
-
-@workflow.defn
-class Steady:
-    """Two activities, a timer, two signals, an activity more."""
-
-    def __init__(self) -> None:
-        self.pokes: list[int] = []
-
-    @workflow.run
-    async def run(self, number: int) -> list[int]:
-        first, second = await asyncio.gather(_execute(compute, number), _execute(compute_in_a_thread, number))
-        await workflow.sleep(0.001 * (number % 10))
-        await workflow.wait_condition(lambda: len(self.pokes) >= len(POKES))
-        third = await _execute(compute, number + 1)
-        return [first, second, third, *sorted(self.pokes)]
-
-    @workflow.signal
-    def poke(self, which: int) -> None:
-        self.pokes.append(which)
-
-
-async def _execute(function: object, number: int) -> int:
-    result: int = await workflow.execute_activity(
-        function,  # type: ignore[arg-type]
-        number,
-        start_to_close_timeout=60,
-        retry_policy=RETRY,
-    )
-    return result
-
-
-def expected(number: int) -> list[int]:
-    """The result of a workflow."""
-    return [number, number, number + 1, *POKES]
 
 
 # ---------------------------------------------------------------------------------------- a life
@@ -172,52 +73,10 @@ class Suicide:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Work:
-    """What the client does. Each step is acknowledged in a file only after its call has returned."""
-
-    def __init__(self, client: Client, folder: Path) -> None:
-        self._client = client
-        self._acknowledged = Notes(folder / "acknowledged")
-        self._intents = Notes(folder / "intents")
-        self._done = {(words[0], words[1]) for words in Notes.read(folder / "acknowledged")}
-        self._begun = len(Notes.read(folder / "intents"))
-
-    async def run(self, *, finish: bool) -> None:
-        left = [number for number in range(self._begun) if ("result", f"w-{number}") not in self._done]
-        async with asyncio.TaskGroup() as group:
-            for number in left:
-                group.create_task(self._serve(number))
-            for _ in range(0 if finish else FLOWS):
-                group.create_task(self._flow())
-
-    async def _flow(self) -> None:
-        while True:
-            number, self._begun = self._begun, self._begun + 1
-            self._intents.add(number)
-            await self._serve(number)
-
-    async def _serve(self, number: int) -> None:
-        id = f"w-{number}"
-        handle = self._client.get_workflow_handle(id)
-        if ("start", id) not in self._done:
-            started = await self._client.start_workflow(Steady.run, number, id=id, request_id=f"{id}/start")
-            self._acknowledged.add("start", id, started.run_id)
-        for which in POKES:
-            if (f"poke-{which}", id) not in self._done:
-                await handle.signal(Steady.poke, which, request_id=f"{id}/poke-{which}")
-                self._acknowledged.add(f"poke-{which}", id)
-        result = await handle.result()
-        if result != expected(number):
-            raise AssertionError(f"{id} returned {result}, expected was {expected(number)}")
-        self._acknowledged.add("result", id)
-
-
 async def _live(life: Life, ready: int) -> None:
-    global _ledger, _generation  # noqa: PLW0603
     folder = Path(life.folder)
-    _ledger = Notes(folder / "ledger")
     engine = Engine(folder / "data", [Steady], runtime=SystemRuntime(Suicide(life).at))
-    _generation = engine.log.generation
+    keep_ledger(folder, engine.log.generation)
     await engine.wait_ready()
     os.write(ready, b"!")
     aio = engine.aio()

@@ -128,25 +128,31 @@ def timers_are_not_early(facts: Facts) -> None:
                     _demand(turn.time_ms >= due.pop(event.timer_id), f"{run_id}: a timer fired early")
 
 
-def attempts_started_once(facts: Facts, ledger: Iterable[tuple[str, int, int, int, str]]) -> None:
-    """I6: what ran was dispatched by a committed turn, to that worker, and was started once."""
-    dispatched = set()
+def dispatched(facts: Facts) -> set[tuple[str, int, int, int, str]]:
+    """The deliveries that committed turns made: run, activity, attempt, dispatch and worker."""
+    found = set()
     for run_id, turns in facts.runs.items():
         for turn in turns:
             for event in turn.events:
                 if isinstance(event, e.ActivityScheduled) and event.worker:
-                    dispatched.add((run_id, event.activity_id, 1, 1, event.worker))
+                    found.add((run_id, event.activity_id, 1, 1, event.worker))
                 elif isinstance(event, e.ActivitiesDispatched):
-                    dispatched.update(
+                    found.update(
                         (run_id, d.activity_id, d.attempt, d.dispatch, d.worker) for d in event.dispatches
                     )
+    return found
+
+
+def attempts_started_once(facts: Facts, ledger: Iterable[tuple[str, int, int, int, str]]) -> None:
+    """I6: what ran was dispatched by a committed turn, to that worker, and was started once."""
     started = Counter(ledger)
     twice = [key for key, count in started.items() if count > 1]
     _demand(not twice, f"attempts started twice: {twice[:3]}")
     attempts = Counter(key[:3] for key in started)
     again = [key for key, count in attempts.items() if count > 1]
     _demand(not again, f"the same attempt ran on two deliveries: {again[:3]}")
-    ghosts = [key for key in started if key not in dispatched]
+    known = dispatched(facts)
+    ghosts = [key for key in started if key not in known]
     _demand(not ghosts, f"attempts ran that no committed turn dispatched: {ghosts[:3]}")
 
 
