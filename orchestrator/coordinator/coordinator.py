@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from orchestrator.codec import avro
+from orchestrator.coordinator.caution import Caution
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import (
@@ -189,7 +190,7 @@ class Coordinator:
         except BaseException:
             self.close()
             raise
-        self.close()
+        self.finish()
 
     def start(self) -> None:
         """Join the group, able to read what newer versions wrote."""
@@ -203,6 +204,15 @@ class Coordinator:
         """End the loop soon; may be called from any thread."""
         self.stopping = True
         self._log.wake()
+
+    def finish(self) -> None:
+        """Between two steps: say how far this owner has come, for it did not die of what follows; close."""
+        now_ms = self._clock.now_ms()
+        for partition in self.partitions.values():
+            moved = self._low_water(partition) > partition.written_marks.commands
+            if partition.ownership.running and (moved or partition.caution.announced()):
+                self._write_position(partition, [], now_ms)
+        self.close()
 
     def close(self) -> None:
         """Tell the others, and close the stores. What is under way may still land, and counts."""
@@ -392,7 +402,7 @@ class Coordinator:
             self._clock.observe(partition.fold([verdict]))
         elif isinstance(verdict, Owned):
             try:
-                self._on_owned(partition, verdict.offset)
+                self._on_owned(partition, verdict)
             except Unavailable as error:
                 self._incident(partition, f"what may not have left cannot be read: {error}")
         elif isinstance(verdict, Lost):
@@ -464,14 +474,20 @@ class Coordinator:
             return False
         return True
 
-    def _on_owned(self, partition: Partition, offset: int) -> None:
+    def _on_owned(self, partition: Partition, owned: Owned) -> None:
         """The claim is read back: rebuild what is in memory, send again what may not have left."""
-        partition.own(self._dispatcher)
+        partition.own(owned.claim, owned.offset, self._dispatcher)
+        partition.caution = Caution(
+            partition.history.trials,
+            now_s=self._runtime.monotonic_s(),
+            commands_end=self._log.end(COMMANDS, partition.number),
+            is_gone=self._is_gone,
+        )
         partition.publishing = Publishing(partition.number, partition.store, self._log, self._runtime)
         self._runtime.at("owned")
         first = partition.outflow.sent_through + 1
         partition.outflow = Outflow(partition.outflow.sent_through)
-        for turn_offset, turn in self._turns_between(partition.number, first, offset):
+        for turn_offset, turn in self._turns_between(partition.number, first, owned.offset):
             outgoing = partition.outgoing_again(turn)
             if outgoing:
                 self._send(partition, turn_offset, outgoing)
@@ -479,6 +495,10 @@ class Coordinator:
         partition.last_append_s = self._runtime.monotonic_s()
         if self._workers_end_with_log:
             self._lose_workers(partition, unseen=True)
+
+    def _is_gone(self, owner: str) -> bool:
+        """Whether an earlier owner has died. Where nobody outlives the log's process, all have."""
+        return owner != self.incarnation and (self._workers_end_with_log or self._dispatcher.is_gone(owner))
 
     def _turns_between(self, number: int, first: int, end: int) -> Iterable[tuple[int, Turn]]:
         while first < end:
@@ -602,7 +622,22 @@ class Coordinator:
             self._runtime.at("appended")
         for partition in self.partitions.values():
             if partition.ownership.running:
+                self._try_next(partition, now_ms)
                 self._write_position_if_idle(partition, now_ms)
+
+    def _try_next(self, partition: Partition, now_ms: int) -> None:
+        """Announce whose code is tried next; it is entered when that is read back."""
+        caution = partition.caution
+        for workflow_id in caution.step_ended(partition.resumes, partition.marks.commands, partition.now_s):
+            partition.resumes[workflow_id] = None
+        found = caution.next(partition.latest_state)
+        if found is None:
+            return
+        run_id, workflow_id = found
+        if caution.announced() == run_id:
+            self._write_position(partition, [], now_ms, trying=run_id)
+        else:
+            partition.resumes[workflow_id] = None
 
     def _make_turns(self, work: list[_Work], now_ms: int) -> None:
         """Make the turns of a batch; leaves in ``work`` what can be used of it."""
@@ -801,9 +836,11 @@ class Coordinator:
         low = partition.pending[0].offset if partition.pending else partition.next_command
         return min([low, *partition.held])
 
-    def _write_position(self, partition: Partition, answers: list[Answer], now_ms: int) -> None:
+    def _write_position(
+        self, partition: Partition, answers: list[Answer], now_ms: int, *, trying: str = ""
+    ) -> None:
         marks = Marks(commands=self._low_water(partition))
-        partition.append_position(marks, partition.outflow.sent_through, now_ms, answers)
+        partition.append_position(marks, partition.outflow.sent_through, now_ms, answers, trying)
         partition.written_marks, partition.written_sent_through = marks, partition.outflow.sent_through
         partition.last_append_s = partition.now_s
 

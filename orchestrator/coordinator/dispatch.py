@@ -63,6 +63,7 @@ class Dispatcher:
         self._peers: dict[str, int] = {coordinator: 0}
         self._peer_types: dict[str, tuple[str, ...]] = {}
         self._rotation = 0
+        self._own_beats = 0
         self._by_queue: dict[str, list[str]] = {}
         self._backlog: dict[str, list[tuple[int, int, int, ActivityRef]]] = {}
         self._waiting: dict[ActivityRef, int] = {}
@@ -106,6 +107,7 @@ class Dispatcher:
 
     def _on_own_beat(self, beat: CoordinatorBeat) -> list[str]:
         self._rotation = beat.number
+        self._own_beats += 1
         for peer in [peer for peer, silent in self._peers.items() if silent >= LOST_AFTER_BEATS]:
             del self._peers[peer]
         for peer in self._peers:
@@ -126,6 +128,10 @@ class Dispatcher:
         for queue in worker.task_queues:
             if name in self._by_queue.get(queue, ()):
                 self._by_queue[queue].remove(name)
+
+    def is_gone(self, coordinator: str) -> bool:
+        """Whether a coordinator has been silent for as many beats as this one has made, six at least."""
+        return coordinator not in self._peers and self._own_beats >= LOST_AFTER_BEATS
 
     def peer_knows(self, workflow_type: str) -> bool:
         """Whether another living coordinator can run workflows of a type."""

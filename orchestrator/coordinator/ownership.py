@@ -78,7 +78,7 @@ class Committed(msgspec.Struct, frozen=True, gc=False):
 class Found(msgspec.Struct, frozen=True):
     """A valid record that this process did not write under its present claim: to be folded."""
 
-    record: Turn | Position
+    record: Turn | Position | Claim
     offset: int
 
 
@@ -99,6 +99,7 @@ class Erased(msgspec.Struct, frozen=True):
 class Owned(msgspec.Struct, frozen=True):
     """The claim came back: everything valid before it is the whole truth."""
 
+    claim: Claim
     offset: int
 
 
@@ -233,9 +234,10 @@ class Ownership:
                 yield Erased(record.key, record.offset)
                 continue
             decoded = _decode(record)
-            valid = self.validity.judge(decoded)
-            if not isinstance(decoded, Claim):
-                yield Found(decoded, record.offset) if valid else Void(record.key, record.offset)
+            if self.validity.judge(decoded):
+                yield Found(decoded, record.offset)
+            elif not isinstance(decoded, Claim):
+                yield Void(record.key, record.offset)
         if not records:
             self._log.seek(HISTORY, self.partition, self.next_offset)
             if self._behind:
@@ -356,21 +358,21 @@ class Ownership:
         valid, offset = self.validity.judge(decoded), record.offset
         if not valid:
             return None if isinstance(decoded, Claim) else Void(record.key, offset)
+        found = Found(decoded, offset)
         if not isinstance(decoded, Claim):
-            found = Found(decoded, offset)
             if self.phase is Phase.RUNNING:
                 return Lost(f"history has a record of this claim at {offset} that was not awaited", found)
             return found
         if decoded.nonce == self._nonce:
             self.phase = Phase.RUNNING
             self.claims += 1
-            return Owned(offset)
+            return Owned(decoded, offset)
         if decoded.owner == self._owner:
-            return Lost("an older claim of this process has landed late")
+            return Lost("an older claim of this process has landed late", found)
         if self.phase in (Phase.RUNNING, Phase.CLAIMING):
             self._drop_claim()
             self._wait()
-        return Lost(f"{decoded.owner} claimed the partition")
+        return Lost(f"{decoded.owner} claimed the partition", found)
 
 
 def _decode(record: Record) -> HistoryRecord:

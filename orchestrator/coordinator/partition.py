@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from orchestrator.codec import avro
+from orchestrator.coordinator.caution import Caution
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow
 from orchestrator.coordinator.ownership import Committed, Erased, Found, Ownership, Read, Void
@@ -29,7 +30,7 @@ from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
 from orchestrator.log.port import Record
 from orchestrator.protocol.commands import AwaitResult
 from orchestrator.protocol.events import ActivityScheduled
-from orchestrator.protocol.records import MAX_PART_BYTES, Marks, Position, Turn, history_key
+from orchestrator.protocol.records import MAX_PART_BYTES, Claim, Marks, Position, Turn
 from orchestrator.protocol.tasks import CancelTask
 from orchestrator.store.fold import HistoryFold
 from orchestrator.store.partition_store import PartitionStore, Row, row_of_close, rows_of, unpublished_row
@@ -94,6 +95,7 @@ class Partition:
         self.runs = Runs(self.store, limit=self._max_runs, watch=self._watch)
         self.deadlines = Deadlines(self.store)
         self.outflow = Outflow(checkpoint.sent_through)
+        self.caution = Caution.none()
         self.cleaner = Cleaner(self.store, retention_ms=self._retention_ms)
         self.pending: deque[Record] = deque()
         self.held: set[int] = set()
@@ -146,7 +148,8 @@ class Partition:
             if not isinstance(item, Found):
                 self._clear(item)
                 continue
-            newest_ms = max(newest_ms, item.record.time_ms)
+            if not isinstance(item.record, Claim):
+                newest_ms = max(newest_ms, item.record.time_ms)
             if dropped := self.history.add(item.record, item.offset):
                 log.warning("partition %d: %s", self.number, dropped)
         self._flush()
@@ -183,6 +186,11 @@ class Partition:
         self._position_asked_s = now_s
         return True
 
+    def latest_state(self, workflow_id: str) -> RunState | None:
+        """The latest run of an id, ahead of the store by what is in flight."""
+        run = self.runs.get(workflow_id)
+        return run.state if run is not None else None
+
     def left_behind(self, offset: int) -> bool:
         """Whether nothing needs the turns up to an offset of history any more.
 
@@ -193,10 +201,9 @@ class Partition:
         unpublished = next(self.store.unpublished(), None)
         return unpublished is None or unpublished.offset > offset
 
-    def own(self, dispatcher: Dispatcher) -> None:
+    def own(self, claim: Claim, offset: int, dispatcher: Dispatcher) -> None:
         """The claim came back: everything valid is in the store. Take stock of all open runs."""
-        self.history.litter(self.ownership.next_offset, *map(history_key, self.history.parts.open))
-        self.history.parts.drop()
+        self.history.add(claim, offset)
         self._flush()
         self.history.forget()
         dispatcher.drop_partition(self.number)
@@ -370,10 +377,14 @@ class Partition:
             first = last
         return records, [avro.encode(record) for record in records]
 
-    def append_position(self, marks: Marks, sent_through: int, time_ms: int, answers: list[Answer]) -> None:
-        """Note what was consumed or sent without a turn."""
+    def append_position(
+        self, marks: Marks, sent_through: int, time_ms: int, answers: list[Answer], trying: str = ""
+    ) -> None:
+        """Note what was consumed or sent without a turn, or whose code is entered next."""
         epoch, seq = self.ownership.header()
-        position = Position(epoch=epoch, seq=seq, marks=marks, sent_through=sent_through, time_ms=time_ms)
+        position = Position(
+            epoch=epoch, seq=seq, marks=marks, sent_through=sent_through, time_ms=time_ms, trying=trying
+        )
         entry = Entry(marks=marks, sent_through=sent_through, rows=[], answers=answers)
         self.ownership.append([position], [avro.encode(position)], entry)
 
@@ -398,8 +409,11 @@ class Partition:
             self.history.parts.drop()
             entries.append((entry, back.offset))
             rows.extend(entry.rows)
+            self.history.trials = self.history.trials.after(back.record)
             if isinstance(back.record, Position):
                 self.history.add_position(back.record, back.offset)
+                if workflow_id := self.caution.begin(back.record.trying):
+                    self.resumes[workflow_id] = None
             draft = entry.draft
             if draft is not None and not draft.is_open:
                 rows.append(row_of_close(draft.run.state, back.offset))

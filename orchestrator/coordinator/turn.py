@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from orchestrator.codec import failures, payloads
+from orchestrator.coordinator.caution import Caution, ProcessEnded
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Receipt
 from orchestrator.coordinator.runs import Definitions, Replay, Run, Runs, make_instance
@@ -71,7 +72,7 @@ may do that for ever; others shall not wait for it."""
 
 NO_MARKS = Marks()
 
-CODE_ERRORS = (WorkflowCodeError, NotDeterministic, Evicted, KeyboardInterrupt)
+CODE_ERRORS = (WorkflowCodeError, NotDeterministic, Evicted, KeyboardInterrupt, ProcessEnded)
 """What user code ends with when it cannot go on. A ``KeyboardInterrupt`` here was raised by the code itself:
 Ctrl-C reaches the main thread only. It must not end the engine at each start."""
 
@@ -186,6 +187,7 @@ class Partition(Protocol):
     runs: Runs
     store: PartitionStore
     suspects: frozenset[str]
+    caution: Caution
     refusals: Refusals
     chores: list[Row]
     """Rows for the store that belong to no turn; written with the next batch."""
@@ -529,6 +531,8 @@ class _Builder:
         if state.blocked is not None:
             return msgspec.structs.replace(reply, failure=blocked_failure(state.run_id, state.blocked))
         try:
+            if not self.partition.caution.admits(state):
+                return None  # the client asks again
             if run.instance is None and not self._replayed(run, lambda: False):
                 return None
             assert run.instance is not None
@@ -631,7 +635,8 @@ class _Builder:
         state = run.state
         if self.workflow_id in self.partition.suspects:
             raise Evicted
-        if state.blocked is not None and self.maker.runtime.monotonic_s() < run.retry_at_s:
+        waits = state.blocked is not None and self.maker.runtime.monotonic_s() < run.retry_at_s
+        if waits or not self.partition.caution.admits(state):
             return None
         if (reason := self.partition.held_back.get(state.run_id)) is not None:
             raise refused_event(reason)
@@ -707,7 +712,8 @@ class _Builder:
         self.made.blocked.append(run)
         failure = block_failure(error)
         known = run.state.blocked
-        if known is None or (known.type, known.message) != (failure.type, failure.message):
+        news = isinstance(error, ProcessEnded) and error.news
+        if news or known is None or (known.type, known.message) != (failure.type, failure.message):
             self._note(e.WorkflowBlocked(reason=failure.type, failure=failure))
             self.made.warnings.append(
                 f"workflow {self.workflow_id!r}, run {run.state.run_id}, is blocked: {failure.message}"

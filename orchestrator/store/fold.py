@@ -100,7 +100,7 @@ class HistoryFold:
         self.caught_up_ms = found.caught_up_ms
         self._unread = found.unread
         self._strict = strict
-        self.position = found.position
+        self.position, self.trials = found.position, found.trials
         self.covered_through = -1
         """The offset of a position that covers the commands of all turns before it."""
         self._from_the_beginning = not found.offset
@@ -135,17 +135,18 @@ class HistoryFold:
             return str(error)
         if not self.validity.judge(decoded):
             return ""
-        if isinstance(decoded, Claim):
-            self.parts.drop()
-            return ""
         return self.add(decoded, record.offset)
 
-    def add(self, record: Turn | Position, offset: int) -> str:
+    def add(self, record: Turn | Position | Claim, offset: int) -> str:
         """A record that counts: whoever applies the rule of validity by itself begins here.
 
         Returns why its run was dropped; "" if all is well.
         """
         self.next_offset = offset + 1
+        if isinstance(record, Claim):
+            self.add_claim(record, offset)
+            return ""
+        self.trials = self.trials.after(record)
         if isinstance(record, Position):
             self.add_position(record, offset)
             return ""
@@ -161,6 +162,12 @@ class HistoryFold:
             return ""
         self.advance(whole.marks, whole.sent_through, [cause.offset for cause in whole.causes])
         return self._fold(whole, offset)
+
+    def add_claim(self, claim: Claim, offset: int) -> None:
+        """A claim that counts: what is not complete never will be."""
+        self.litter(offset, *map(history_key, self.parts.open))
+        self.parts.drop()
+        self.trials = self.trials.after_claim(claim, self.marks.commands)
 
     def add_position(self, record: Position, offset: int) -> None:
         """A position that counts; the one before is superseded."""
@@ -286,6 +293,7 @@ class HistoryFold:
             unread=self._unread,
             caught_up_ms=self.caught_up_ms,
             position=self.position,
+            trials=self.trials,
         )
         self.store.apply([*self._rows, *rows] if self._rows else rows, checkpoint)
         self._rows.clear()

@@ -27,6 +27,7 @@ from rocksdict import (
 
 from orchestrator.engine import decider, execution
 from orchestrator.engine.state import Changes, Deadline, RunState
+from orchestrator.engine.trials import Trials
 from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.protocol.commands import Rejection
 from orchestrator.protocol.events import ActivityScheduled
@@ -62,7 +63,8 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     turns have decided. ``parts`` are the read parts of a turn that is not complete yet. ``unread`` are
     offsets of records that this version did not understand, or not wholly. ``caught_up_ms`` is when a
     reader was at the end of the partition last, by its clock; 0 if it keeps no account of that.
-    ``position`` is the key of the last position that counts.
+    ``position`` is the key of the last position that counts, ``trials`` what history says of code that ends
+    the process.
     """
 
     format: int = FORMAT
@@ -79,6 +81,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     unread: tuple[int, ...] = ()
     caught_up_ms: int = 0
     position: bytes = b""
+    trials: Trials = Trials()
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):

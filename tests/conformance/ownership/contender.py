@@ -109,7 +109,11 @@ class Contender:
             self.it.incident()
 
     def _learn(self, found: Iterable[Read]) -> None:
-        self.counted.extend((item.offset, item.record) for item in found if isinstance(item, Found))
+        self.counted.extend(
+            (item.offset, item.record)
+            for item in found
+            if isinstance(item, Found) and not isinstance(item.record, Claim)
+        )
 
     def wait(self, seconds: float) -> None:
         """Its clock goes on, and it looks at it."""

@@ -125,9 +125,16 @@ class Bench:
         self.coordinator.start()
         self.until(lambda: bool(self.coordinator.partitions) and self.partition.ownership.running)
 
+    def crash(self) -> None:
+        """The process is gone, and its session with it; :meth:`begin` starts the next one."""
+        self.coordinator._log.die()  # type: ignore[attr-defined]
+        for found in self.coordinator.partitions.values():
+            found.store.close()
+        self.runtime.elapsed_s += 10
+
     def restart(self, *workflows: type, suspects: tuple[str, ...] = ()) -> None:
         """End in order, begin anew."""
-        self.coordinator.close()
+        self.coordinator.finish()
         self.begin(*workflows, suspects=suspects)
 
     @property

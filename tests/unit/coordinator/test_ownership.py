@@ -95,7 +95,7 @@ class Owner:
         found: list[Found] = []
         while self.it.phase is Phase.RESTORING:
             read = list(self.it.restore_slice())
-            found += [item for item in read if isinstance(item, Found)]
+            found += [item for item in read if isinstance(item, Found) and not isinstance(item.record, Claim)]
             self.voids += [item.key for item in read if isinstance(item, Void)]
         return found
 
@@ -136,9 +136,10 @@ def test_an_empty_partition_is_claimed_and_owned(owner: Owner) -> None:
     owner.it.assign(4, Validity(), 0)
     assert owner.restore() == []
     assert owner.it.phase is Phase.CLAIMING
-    assert owner.poll() == [Owned(0)]
+    owned = owner.poll()
     assert owner.it.running
     (claim,) = owner.claims()
+    assert owned == [Owned(claim, 0)]
     assert (claim.epoch, claim.owner, claim.generation, claim.nonce) == (1, "me", 4, owner.it.nonce)
 
 
@@ -409,7 +410,7 @@ def test_after_an_incident_what_was_in_flight_counts_if_it_lies_before_the_claim
     owner.member.exchange()  # they land, and are not read back
     owner.it.incident()
     verdicts = owner.poll()
-    assert verdicts == [Found(made[0], 1), Found(made[1], 2), Owned(3)]
+    assert verdicts == [Found(made[0], 1), Found(made[1], 2), Owned(owner.claims()[-1], 3)]
     owner.land(made[1])
     assert owner.poll() == [Void(history_key(made[1]), 4)]
 

@@ -40,9 +40,9 @@ def store(tmp_path: Path) -> Iterator[PartitionStore]:
 
 
 def rows(store: PartitionStore) -> dict[bytes, bytes]:
-    """All rows but the checkpoint and the states, which may lag behind their turns."""
-    found = store._scan(b"", b"\xff")
-    return {key: value for key, value in found if key[:1] not in (b"r", keys.CHECKPOINT)}
+    """All rows but the checkpoint, states, which may lag behind their turns, and what is to be cleaned."""
+    apart = (b"r", keys.CHECKPOINT, keys.LITTER, keys.CLOSES)
+    return {key: value for key, value in store._scan(b"", b"\xff") if key[:1] not in apart}
 
 
 def expect_only(store: PartitionStore, scribe: Scribe) -> None:
