@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from orchestrator.log.kafka.clients import Clients
 from orchestrator.log.kafka.publisher import KafkaPublisher
 from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.port import Outcome
@@ -18,7 +19,7 @@ BATCH = 5
 def main(bootstrap: str, namespace: str, topic: str, until: int) -> None:
     """Publish until the number ``until``."""
     while True:
-        publisher = KafkaPublisher(KafkaSettings(bootstrap, namespace), 0)
+        publisher = KafkaPublisher(Clients(KafkaSettings(bootstrap, namespace), "test"), 0)
         number = int(publisher.open() or 0)
         print("open", number, flush=True)
         while True:

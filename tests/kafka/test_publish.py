@@ -17,12 +17,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from orchestrator.errors import LogError
 from orchestrator.log.kafka import admin, publisher
+from orchestrator.log.kafka.clients import Clients
 from orchestrator.log.kafka.publisher import KafkaPublisher, KafkaPublishers
 from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.kafka.users_topics import UsersTopics
 from orchestrator.log.port import Outcome
 from orchestrator.protocol.ids import murmur2
 from orchestrator.protocol.publications import Publication
+from tests.conformance.log.kafka_harness import make_topic
 from tests.kafka.shared import Shared
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("publish")]
@@ -48,7 +50,7 @@ class Topics:
         """Returns the name, which belongs to no other test."""
         topic = f"users-{self._settings.namespace}-{name}"
         named = {key.replace("_", "."): value for key, value in config.items()}
-        self._admin.create_topics([NewTopic(topic, partitions, 1, config=named)])[topic].result(30)
+        make_topic(self._admin, NewTopic(topic, partitions, 1, config=named))
         return topic
 
     def read(
@@ -90,7 +92,7 @@ def opened(settings: KafkaSettings) -> Iterator[Callable[..., tuple[KafkaPublish
     made: list[KafkaPublisher] = []
 
     def make(partition: int = 0, careful: set[int] | None = None) -> tuple[KafkaPublisher, bytes | None]:
-        made.append(KafkaPublisher(settings, partition, careful=careful))
+        made.append(KafkaPublisher(Clients(settings, "test"), partition, careful=careful))
         return made[-1], made[-1].open()
 
     yield make
@@ -249,7 +251,7 @@ def test_what_is_known_of_topics(settings: KafkaSettings, topics: Topics) -> Non
 
 
 def test_no_answer_is_no_refusal() -> None:
-    publishers = KafkaPublishers(KafkaSettings("127.0.0.1:1"))
+    publishers = KafkaPublishers(Clients(KafkaSettings("127.0.0.1:1"), "test"))
     assert publishers.refusal_of_topic("t", 1) == ""
     publishers.close()
 

@@ -68,6 +68,19 @@ _OUTGOING: Mapping[str, Any] = {
     "message.timeout.ms": OUTGOING_TIMEOUT_MS,
 }
 
+TRANSACTION_MS = 15_000
+"""A transaction whose owner died and has no successor is aborted by the cluster after so long; until then
+readers of the topics in it, who read committed records, wait. Longer than what is asked in it may take."""
+
+_PUBLISHER: Mapping[str, Any] = {
+    "transaction.timeout.ms": TRANSACTION_MS,
+    # A coordinator of transactions that is not done with the last one says so to each commit and to each
+    # beginning; with the usual delays a transaction takes 104 ms.
+    "retry.backoff.ms": 1,
+    "retry.backoff.max.ms": 2,
+    "partitioner": "murmur2_random",  # as Java's clients place a key
+}
+
 _CONSUMER: Mapping[str, Any] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -126,6 +139,19 @@ class Clients:
     def lone_producer(self) -> Producer:
         """As the outgoing one, but each record is sent in a batch of its own."""
         return self._make(Producer, {**_PRODUCER, "batch.num.messages": 1}, _OUTGOING)
+
+    def publisher(self, partition: int, *, single: bool, timeout_ms: int) -> Producer:
+        """For business events of a partition, in transactions; if ``single``, each in a batch of its own."""
+        identity = f"{self.settings.namespace}-publish-{partition}"
+        own = {"transactional.id": identity, "message.timeout.ms": timeout_ms}
+        if single:
+            own["batch.num.messages"] = 1
+        return self._make(Producer, _PRODUCER, {**_PUBLISHER, **own})
+
+    def mark_reader(self) -> Consumer:
+        """For the marks of publishers, of which only the committed ones count."""
+        own = {"enable.partition.eof": True, "isolation.level": "read_committed"}
+        return self._make(Consumer, _READER, self._in_group({**_CONSUMER, **own}))
 
     def follower(self) -> Consumer:
         """For what is followed as it comes."""

@@ -59,7 +59,7 @@ class Health:
             if not self._away:
                 _logger.warning("Kafka at %s is waited for: %s", self._bootstrap, error.str())
             self._away = error.str()
-        else:
+        elif error.code() != KafkaError._FENCED:  # a partition's publisher has a successor, as it should
             self.complain(error)
 
     def complain(self, error: KafkaError, about: str = "") -> None:

@@ -7,6 +7,7 @@ Three consumers and, as long as nothing goes wrong, two producers::
     reader     assigned by hand           bounded reads: restores
     history    idempotent, gapless        ordered appenders (see ``appender``)
     outgoing   idempotent                 unordered appenders, one producer each
+    publisher  transactional              business events, one per partition that has some, on its own thread
 
 One thread does everything; librdkafka's own threads move the bytes. :meth:`KafkaLog.poll` waits in the
 follower, for what has to be fast arrives there: commands, and own turns that come back. It looks at all else
@@ -65,7 +66,7 @@ class KafkaLog:
         self._reader = Reader(made.reader, self._places, self._health)
         self._producers = Producers(made, self._places, self._health, self._undertaker)
         self._admin = made.admin()
-        self._publishers = KafkaPublishers(settings)
+        self._publishers = KafkaPublishers(made)
         self._woken = False
         self._closed = False
         self._shown_s = monotonic()
@@ -105,11 +106,11 @@ class KafkaLog:
         return self._producers.appender(ordered=ordered)
 
     def publisher(self, partition: int) -> KafkaPublisher:
-        """A publisher for the business events of a partition; not opened yet."""
+        """A publisher of the business events of a partition, not opened yet."""
         return self._publishers.publisher(partition)
 
     def refusal_of_topic(self, topic: str, size_bytes: int) -> str:
-        """Why a user's topic would refuse a record of that size, as far as is known now; "" if it may not."""
+        """Why a user's topic would refuse a record of that size, as far as is known now."""
         return self._publishers.refusal_of_topic(topic, size_bytes)
 
     # --- reading ---
@@ -198,9 +199,9 @@ class KafkaLog:
         if self._closed:
             return
         self._closed = True
+        self._publishers.close()
         self._producers.send()
         self._producers.close()
-        self._publishers.close()
         for consumer in (self._group.consumer, self._follower.consumer, self._reader.consumer):
             if consumer is not None:
                 self._undertaker.close(consumer)

@@ -8,17 +8,16 @@ known needs no repetition: the next publisher reads it.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from orchestrator.errors import LogError
-from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.log.kafka.clients import Clients
 from orchestrator.log.kafka.users_topics import UsersTopics
 from orchestrator.log.port import Outcome, Published
 from orchestrator.log.topics import PUBLISH_MARK_KEY, PUBLISHED
@@ -27,25 +26,11 @@ from orchestrator.protocol.publications import Publication
 ANSWER_S = 10.0
 """For each thing that is asked of the cluster. What takes longer is unknown: another publisher will see."""
 
-TRANSACTION_MS = 15_000
-"""A transaction whose owner died and has no successor is aborted by the cluster after so long; until then
-readers of the topics in it, who read committed records, wait. Longer than what is asked in it may take."""
-
-RETRY_MS = (1, 2)
-"""First and longest delay of librdkafka before it asks again. A coordinator of transactions that is not done
-with the last one says so, to each commit and each beginning: by default that costs 104 ms [measured]."""
-
 ABORT_S = 2.0
 """A refused transaction is aborted, for the sake of readers; in the end the next publisher does it."""
 
 TAIL_OFFSETS = 200
 """Marks are looked for in the last so many offsets first. Each transaction takes two of them."""
-
-FETCH_WAIT_MS = 10
-"""A fetch at the end waits so long for more: the end is what is looked for."""
-
-_SILENT = logging.Logger("librdkafka")
-_SILENT.addHandler(logging.NullHandler())
 
 _TROUBLE = (KafkaException, BufferError, SystemError)
 """What a producer raises. To be fenced is a fatal error, which the client raises in the middle of a delivery
@@ -70,15 +55,15 @@ _TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
 class KafkaPublishers:
     """Makes the publishers of one process, and knows what users' topics take. For any thread."""
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, clients: Clients) -> None:
         """Connect to nothing yet."""
-        self._settings = settings
-        self._topics = UsersTopics(settings)
+        self._clients = clients
+        self._topics = UsersTopics(clients.settings)
         self._careful: set[int] = set()
 
     def publisher(self, partition: int) -> KafkaPublisher:
         """A publisher, not opened yet."""
-        return KafkaPublisher(self._settings, partition, careful=self._careful)
+        return KafkaPublisher(self._clients, partition, careful=self._careful)
 
     def refusal_of_topic(self, topic: str, size_bytes: int) -> str:
         """Why a topic would refuse a record of that size, as far as is known now; never waits."""
@@ -92,11 +77,12 @@ class KafkaPublishers:
 class KafkaPublisher:
     """Implements :class:`orchestrator.log.port.Publisher`."""
 
-    def __init__(self, settings: KafkaSettings, partition: int, *, careful: set[int] | None = None) -> None:
+    def __init__(self, clients: Clients, partition: int, *, careful: set[int] | None = None) -> None:
         """``careful``: partitions whose records are sent one by one, for some topic refused a whole batch by
         its size; shared by all publishers of a process.
         """
-        self._settings, self._partition = settings, partition
+        self._clients, self._partition = clients, partition
+        self._marks = clients.settings.topic(PUBLISHED)
         self._careful = careful if careful is not None else set()
         self._producer: Producer | None = None
         self._usable = False
@@ -109,7 +95,9 @@ class KafkaPublisher:
             LogError: there is no answer in time, or a right is missing.
         """
         try:
-            self._producer = Producer(self._configuration())
+            self._producer = self._clients.publisher(
+                self._partition, single=self._partition in self._careful, timeout_ms=int(ANSWER_S * 1_000)
+            )
             self._producer.init_transactions(ANSWER_S)
             mark = self._read_mark()
         except _TROUBLE as error:
@@ -139,20 +127,6 @@ class KafkaPublisher:
             self._producer.purge(blocking=False)
             self._producer = None
 
-    def _configuration(self) -> dict[str, Any]:
-        single = {"batch_num_messages": 1} if self._partition in self._careful else {}
-        return self._settings.client(
-            transactional_id=f"{self._settings.namespace}-publish-{self._partition}",
-            transaction_timeout_ms=TRANSACTION_MS,
-            message_timeout_ms=int(ANSWER_S * 1_000),
-            linger_ms=0,
-            retry_backoff_ms=RETRY_MS[0],
-            retry_backoff_max_ms=RETRY_MS[1],
-            partitioner="murmur2_random",  # as Java's clients place a key
-            logger=_SILENT,  # what matters is raised or returned
-            **single,
-        )
-
     def _transact(self, records: Sequence[Publication], mark: bytes) -> Published:
         producer = self._producer
         assert producer is not None
@@ -167,7 +141,7 @@ class KafkaPublisher:
                 producer.produce(
                     record.topic,
                     record.value,
-                    record.key,
+                    key=record.key,
                     headers=list(record.headers.items()),
                     on_delivery=on_delivery(place),
                 )
@@ -175,9 +149,9 @@ class KafkaPublisher:
                 refused[place] = error.args[0]
                 break
         producer.produce(
-            self._settings.topic(PUBLISHED),
+            self._marks,
             mark,
-            PUBLISH_MARK_KEY,
+            key=PUBLISH_MARK_KEY,
             partition=self._partition,
             on_delivery=on_delivery(len(records)),
         )
@@ -220,18 +194,8 @@ class KafkaPublisher:
     # --- the mark ---
 
     def _read_mark(self) -> bytes | None:
-        place = TopicPartition(self._settings.topic(PUBLISHED), self._partition)
-        consumer = Consumer(
-            self._settings.client(
-                group_id=self._settings.topic("coordinators"),  # the group is not joined, nor committed to
-                isolation_level="read_committed",
-                enable_auto_commit=False,
-                enable_partition_eof=True,
-                auto_offset_reset="error",
-                fetch_wait_max_ms=FETCH_WAIT_MS,
-                logger=_SILENT,
-            )
-        )
+        place = TopicPartition(self._marks, self._partition)
+        consumer = self._clients.mark_reader()
         try:
             low, _ = consumer.get_watermark_offsets(place, timeout=ANSWER_S)
             end = self._end(place)
@@ -248,7 +212,7 @@ class KafkaPublisher:
 
     def _end(self, place: TopicPartition) -> int:
         """Where the partition really ends: a transaction that somebody left open must not hide a mark."""
-        admin = AdminClient(self._settings.client(logger=_SILENT))
+        admin = self._clients.admin()  # kept until the answer is here: its end ends its requests
         asked = admin.list_offsets(
             {place: OffsetSpec.latest()},
             isolation_level=IsolationLevel.READ_UNCOMMITTED,

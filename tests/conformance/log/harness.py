@@ -102,6 +102,10 @@ class Harness(ABC):
                 return self.seen(members[0])
             assert time.monotonic() < deadline, "the log did not get there"
 
+    def topic(self, name: str) -> str:
+        """The full name of a user's topic, which exists."""
+        return name
+
     def published(self, topic: str) -> list[Record]:
         """What consumers that read committed records see of a user's topic, in the order of its partition."""
         return self.member().read(USER_TOPICS + topic, 0, 0, 10_000)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -86,6 +87,38 @@ class ScriptedProducer(Producer):
         super().purge(**options)
 
 
+class ScriptedTransactions(Producer):
+    """A transactional producer whose records are refused, and whose commits are lost, or land unseen."""
+
+    def __init__(self, config: dict[str, Any], wire: Wire) -> None:
+        super().__init__(config)
+        self._wire = wire
+        self._reports: list[tuple[OnDelivery, KafkaError]] = []
+        self._fate = Fate.LAND
+
+    def produce(self, topic: str, value: bytes | None, **record: Any) -> None:  # type: ignore[override]
+        fate = self._wire.faults.fate(topic, record.get("partition", 0), record["key"])
+        if fate is Fate.REFUSE:
+            self._reports.append((record["on_delivery"], KafkaError(KafkaError.POLICY_VIOLATION)))
+            return
+        self._fate = fate
+        super().produce(topic, value, **record)
+
+    def flush(self, timeout: float = -1) -> int:
+        left = super().flush(timeout)
+        reports, self._reports = self._reports, []
+        for on_delivery, error in reports:
+            on_delivery(error, None)
+        return left
+
+    def commit_transaction(self, timeout: float = -1) -> None:
+        assert self._wire.open_gate.wait(PATIENCE_S)
+        if self._fate is not Fate.LOSE:
+            super().commit_transaction(timeout)
+        if self._fate is not Fate.LAND:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
 ERRORS = {Fate.LOSE: KafkaError._MSG_TIMED_OUT, Fate.REFUSE: KafkaError.POLICY_VIOLATION}
 
 
@@ -97,12 +130,16 @@ class Wire:
         self._late = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "log_level": 0})
         self._waiting: list[Callable[[], None]] = []
         self._held = False
+        self.open_gate = threading.Event()
+        self.open_gate.set()
 
     def hold(self) -> None:
         self._held = True
+        self.open_gate.clear()
 
     def release(self) -> None:
         self._held = False
+        self.open_gate.set()
         waiting, self._waiting = self._waiting, []
         for land in waiting:
             land()
@@ -138,8 +175,23 @@ class ScriptedClients(Clients):
 
     def _make(self, kind: Any, *tables: Any) -> Any:
         if kind is Producer:
-            return super()._make(lambda config: ScriptedProducer(config, self._wire), *tables)
+            return super()._make(self._scripted, *tables)
         return super()._make(kind, *tables)
+
+    def _scripted(self, config: dict[str, Any]) -> Producer:
+        kind = ScriptedTransactions if "transactional.id" in config else ScriptedProducer
+        return kind(config, self._wire)
+
+
+def make_topic(admin: AdminClient, topic: NewTopic) -> None:
+    """Make a topic, and wait until a producer finds it: the controller is ahead of the broker."""
+    admin.create_topics([topic])[topic.topic].result(PATIENCE_S)
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        found = admin.list_topics(topic.topic).topics[topic.topic]
+        if found.error is None and all(one.leader >= 0 for one in found.partitions.values()):
+            return
+        assert time.monotonic() < deadline, f"topic {topic.topic} has no leader"
 
 
 class KafkaHarness(Harness):
@@ -150,6 +202,7 @@ class KafkaHarness(Harness):
         self._wire = Wire(bootstrap, self.faults)
         self._members: list[KafkaLog] = []
         self._compacted: set[int] = set()
+        self._made: set[str] = set()
         self._make_topics()
 
     def _make_topics(self) -> None:
@@ -174,6 +227,37 @@ class KafkaHarness(Harness):
         )
         self._members.append(made)
         return made
+
+    def topic(self, name: str) -> str:
+        full = f"users-{self._settings.namespace}-{name}"
+        if full not in self._made:
+            self._made.add(full)
+            make_topic(self._admin, NewTopic(full, 1, 1))
+        return full
+
+    def published(self, topic: str) -> list[Record]:
+        full = self.topic(topic)
+        consumer = Consumer(
+            self._settings.client(
+                group_id="none", isolation_level="read_committed", enable_partition_eof=True, log_level=0
+            )
+        )
+        consumer.assign([TopicPartition(full, 0, 0)])
+        found: list[Record] = []
+        while (record := consumer.poll(PATIENCE_S)) is not None and record.error() is None:
+            found.append(
+                Record(
+                    topic,
+                    0,
+                    record.offset() or 0,
+                    record.timestamp()[1],
+                    bytes(record.key() or b""),
+                    record.value(),
+                    dict(record.headers() or ()),
+                )
+            )
+        consumer.close()
+        return found
 
     def hold(self) -> None:
         self._wire.hold()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from typing import Any
 
 import pytest
 
@@ -11,26 +13,34 @@ from orchestrator.log.faults import Fate
 from orchestrator.log.port import Outcome, Published, Publisher
 from orchestrator.log.topics import PUBLISH_MARK_KEY
 from orchestrator.protocol.publications import Publication
-from tests.conformance.log.harness import Harness
+from tests.conformance.log.harness import PATIENCE_S, Harness
 
 
-def event(key: str, topic: str = "orders", **fields: object) -> Publication:
-    return Publication(topic=topic, key=key.encode(), value=b"v-" + key.encode(), **fields)  # type: ignore[arg-type]
+def event(harness: Harness, key: str, topic: str = "orders", **fields: Any) -> Publication:
+    return Publication(topic=harness.topic(topic), key=key.encode(), value=b"v-" + key.encode(), **fields)
 
 
 def opened(harness: Harness, partition: int = 0) -> tuple[Publisher, bytes | None]:
-    publisher = harness.member().publisher(partition)
-    return publisher, publisher.open()
+    """A new publisher, and the mark. A log may fail to open it for a while, as when it is new itself."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        publisher = harness.member().publisher(partition)
+        try:
+            return publisher, publisher.open()
+        except LogError:
+            publisher.close()
+            if time.monotonic() > deadline:
+                raise
 
 
-def publish(publisher: Publisher, mark: bytes, *keys: str) -> Published:
-    return publisher.publish([event(key) for key in keys], mark)
+def publish(harness: Harness, publisher: Publisher, mark: bytes, *keys: str) -> Published:
+    return publisher.publish([event(harness, key) for key in keys], mark)
 
 
-def outcome_of(publisher: Publisher, mark: bytes, *keys: str) -> Outcome:
+def outcome_of(harness: Harness, publisher: Publisher, mark: bytes, *keys: str) -> Outcome:
     """A publisher that is of no use may say so by a ``LogError`` too."""
     try:
-        return publish(publisher, mark, *keys).outcome
+        return publish(harness, publisher, mark, *keys).outcome
     except LogError:
         return Outcome.UNKNOWN
 
@@ -42,8 +52,8 @@ def keys_of(harness: Harness, topic: str = "orders") -> list[str]:
 def test_records_land_in_order_and_the_next_publisher_finds_the_mark(harness: Harness) -> None:
     publisher, mark = opened(harness)
     assert mark is None
-    assert publish(publisher, b"one", "a", "b") == Published(Outcome.DELIVERED)
-    assert publish(publisher, b"two", "c") == Published(Outcome.DELIVERED)
+    assert publish(harness, publisher, b"one", "a", "b") == Published(Outcome.DELIVERED)
+    assert publish(harness, publisher, b"two", "c") == Published(Outcome.DELIVERED)
     publisher.close()
     assert opened(harness)[1] == b"two"
     assert keys_of(harness) == ["a", "b", "c"]
@@ -51,9 +61,9 @@ def test_records_land_in_order_and_the_next_publisher_finds_the_mark(harness: Ha
 
 def test_records_arrive_as_they_were(harness: Harness) -> None:
     publisher, _ = opened(harness)
-    full = event("k", headers={"run-id": b"r", "empty": b""})
-    gone = Publication(topic="orders", key=b"", value=None)
-    publisher.publish([full, gone, event("x", "other")], b"m")
+    full = event(harness, "k", headers={"run-id": b"r", "empty": b""})
+    gone = Publication(topic=harness.topic("orders"), key=b"", value=None)
+    publisher.publish([full, gone, event(harness, "x", "other")], b"m")
     first, second = harness.published("orders")
     assert (first.key, first.value, dict(first.headers)) == (full.key, full.value, full.headers)
     assert (second.key, second.value, dict(second.headers)) == (b"", None, {})
@@ -62,27 +72,27 @@ def test_records_arrive_as_they_were(harness: Harness) -> None:
 
 def test_a_mark_may_move_without_records(harness: Harness) -> None:
     publisher, _ = opened(harness)
-    assert publish(publisher, b"moved").outcome is Outcome.DELIVERED
+    assert publish(harness, publisher, b"moved").outcome is Outcome.DELIVERED
     assert opened(harness)[1] == b"moved"
 
 
 def test_each_partition_has_a_mark_and_a_publisher_of_its_own(harness: Harness) -> None:
     first, _ = opened(harness, 0)
     second, _ = opened(harness, 1)
-    assert publish(first, b"zero", "a").outcome is Outcome.DELIVERED
-    assert publish(second, b"one", "b").outcome is Outcome.DELIVERED
+    assert publish(harness, first, b"zero", "a").outcome is Outcome.DELIVERED
+    assert publish(harness, second, b"one", "b").outcome is Outcome.DELIVERED
     assert (opened(harness, 0)[1], opened(harness, 1)[1]) == (b"zero", b"one")
     assert sorted(keys_of(harness)) == ["a", "b"]
 
 
 def test_a_fenced_publisher_publishes_nothing(harness: Harness) -> None:
     older, _ = opened(harness)
-    publish(older, b"old", "a")
+    publish(harness, older, b"old", "a")
     newer, mark = opened(harness)
     assert mark == b"old"
-    assert outcome_of(older, b"late", "late") is Outcome.UNKNOWN
-    assert outcome_of(older, b"later", "later") is Outcome.UNKNOWN
-    assert publish(newer, b"new", "b").outcome is Outcome.DELIVERED
+    assert outcome_of(harness, older, b"late", "late") is Outcome.UNKNOWN
+    assert outcome_of(harness, older, b"later", "later") is Outcome.UNKNOWN
+    assert publish(harness, newer, b"new", "b").outcome is Outcome.DELIVERED
     assert opened(harness)[1] == b"new"
     assert keys_of(harness) == ["a", "b"]
 
@@ -90,14 +100,14 @@ def test_a_fenced_publisher_publishes_nothing(harness: Harness) -> None:
 def test_behind_a_refused_record_there_is_nothing(harness: Harness) -> None:
     harness.faults.fates[b"bad"] = Fate.REFUSE
     publisher, _ = opened(harness)
-    publish(publisher, b"before", "a")
-    published = publish(publisher, b"never", "b", "bad", "c")
+    publish(harness, publisher, b"before", "a")
+    published = publish(harness, publisher, b"never", "b", "bad", "c")
     assert (published.outcome, published.refused) == (Outcome.REFUSED, 1)
     assert published.error
-    assert outcome_of(publisher, b"again", "d") is Outcome.UNKNOWN  # it must be opened anew
+    assert outcome_of(harness, publisher, b"again", "d") is Outcome.UNKNOWN  # it must be opened anew
     publisher, mark = opened(harness)
     assert mark == b"before"
-    publish(publisher, b"after", "b", "c")
+    publish(harness, publisher, b"after", "b", "c")
     assert keys_of(harness) == ["a", "b", "c"]
 
 
@@ -106,11 +116,11 @@ def test_after_an_unknown_outcome_the_mark_tells_what_landed(
     harness: Harness, fate: Fate, landed: bool
 ) -> None:
     publisher, _ = opened(harness)
-    publish(publisher, b"before", "a")
+    publish(harness, publisher, b"before", "a")
     harness.faults.fates[PUBLISH_MARK_KEY] = fate
-    assert publish(publisher, b"unknown", "b", "c").outcome is Outcome.UNKNOWN
+    assert publish(harness, publisher, b"unknown", "b", "c").outcome is Outcome.UNKNOWN
     harness.faults.fates.clear()
-    assert outcome_of(publisher, b"again", "b", "c") is Outcome.UNKNOWN
+    assert outcome_of(harness, publisher, b"again", "b", "c") is Outcome.UNKNOWN
     _, mark = opened(harness)
     assert (mark == b"unknown") is landed
     assert keys_of(harness) == (["a", "b", "c"] if landed else ["a"])
@@ -120,7 +130,7 @@ def test_what_was_under_way_is_decided_when_the_next_one_is_open(harness: Harnes
     older, _ = opened(harness)
     found: list[Published] = []
     harness.hold()
-    working = threading.Thread(target=lambda: found.append(publish(older, b"under-way", "a")))
+    working = threading.Thread(target=lambda: found.append(publish(harness, older, b"under-way", "a")))
     working.start()
     newer = harness.member().publisher(0)
     marks: list[bytes | None] = []
@@ -137,13 +147,13 @@ def test_what_was_under_way_is_decided_when_the_next_one_is_open(harness: Harnes
 
 def test_what_was_published_is_there_after_a_restart(harness: Harness) -> None:
     publisher, _ = opened(harness)
-    publish(publisher, b"one", "a", "b")
+    publish(harness, publisher, b"one", "a", "b")
     before = harness.published("orders")
     harness.restart()
     assert harness.published("orders") == before
     publisher, mark = opened(harness)
     assert mark == b"one"
-    publish(publisher, b"two", "c")
+    publish(harness, publisher, b"two", "c")
     records = harness.published("orders")
     assert [record.key for record in records] == [b"a", b"b", b"c"]
     assert records[2].offset > records[1].offset
@@ -152,7 +162,7 @@ def test_what_was_published_is_there_after_a_restart(harness: Harness) -> None:
 def test_old_marks_are_compacted_away(harness: Harness) -> None:
     publisher, _ = opened(harness)
     for number in range(5):
-        publish(publisher, b"%d" % number, str(number))
+        publish(harness, publisher, b"%d" % number, str(number))
     harness.compact()
     harness.restart()
     assert opened(harness)[1] == b"4"
