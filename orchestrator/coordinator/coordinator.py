@@ -25,6 +25,7 @@ import msgspec
 
 from orchestrator.codec import avro
 from orchestrator.coordinator.caution import Caution
+from orchestrator.coordinator.clock_check import MAX_SKEW_MS, ClockCheck
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import (
@@ -166,6 +167,8 @@ class Coordinator:
         self._outgoing: Appender = log_.appender(ordered=False)
         self._schemas = Schemas()
         self._beats = 0
+        self._clock_check = ClockCheck()
+        self._joined = True
         self._next_beat_s = 0.0
         self._beat_answer_s = 0.0
         """Until then the answer to the last beat is awaited."""
@@ -523,11 +526,33 @@ class Coordinator:
             self._dead_letter(record, f"undecodable beat: {error}", None)
             return
         self._dispatcher.on_beat(beat)
-        if isinstance(beat, CoordinatorBeat) and beat.coordinator != self.incarnation:
-            return
+        if isinstance(beat, CoordinatorBeat):
+            if beat.coordinator != self.incarnation:
+                return
+            self._clock_check.read(beat.number, record.time_ms, self._runtime.wall_ms())
+            self._mind_clock()
         for partition in self.partitions.values():
             if partition.ownership.running:
                 self._lose_workers(partition, unseen=False)
+
+    def _mind_clock(self) -> None:
+        """Who cannot tell the time leaves the group, and comes back when it can."""
+        if self._clock_check.trusted == self._joined:
+            return
+        self._joined = self._clock_check.trusted
+        if self._joined:
+            log.warning("the clock of this machine is right again: this coordinator goes on")
+            self._log.join()
+            return
+        skew_s = self._clock_check.skew_ms / 1_000
+        log.error(
+            "the clock of this machine is %.1f s %s the log's, at most %.0f s are allowed: this coordinator "
+            "decides nothing until it is right; synchronize the clocks of this machine and of the brokers",
+            abs(skew_s),
+            "ahead of" if skew_s > 0 else "behind",
+            MAX_SKEW_MS / 1_000,
+        )
+        self._log.leave()
 
     def _lose_workers(self, partition: Partition, *, unseen: bool) -> None:
         """Death is a command: it is decided after every completion that was appended before it."""
@@ -560,6 +585,7 @@ class Coordinator:
 
     def _beat(self, *, stopped: bool = False) -> None:
         self._beats += 1
+        self._clock_check.sent(self._beats, self._runtime.wall_ms())
         beat = CoordinatorBeat(
             coordinator=self.incarnation,
             identity=self._identity,

@@ -167,6 +167,27 @@ def test_the_beats_of_an_outage_do_not_come_in_a_burst(bench: Bench) -> None:
     assert beats(bench) - before - burst == 5
 
 
+def test_who_cannot_tell_the_time_leaves_the_group_until_it_can(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.settle()
+    monkeypatch.setattr(bench.cluster, "now_ms", lambda: bench.runtime.wall_ms() - 9_000)
+    bench.runtime.elapsed_s += 1
+    bench.until(lambda: not bench.coordinator.partitions)
+    assert "9.0 s ahead of the log's" in caplog.text
+    bench.put(start())
+    for _ in range(10):
+        bench.runtime.elapsed_s += 1
+        bench.step()
+    assert not bench.turns, "nothing is decided by a clock that is wrong"
+
+    monkeypatch.undo()
+    bench.runtime.elapsed_s += 1
+    bench.until(lambda: bool(bench.coordinator.partitions))
+    bench.settle()
+    assert bench.turns
+
+
 def beats(bench: Bench) -> int:
     return len(bench.cluster.partition(WORKERS, 0).read(0, 1_000))
 
