@@ -97,6 +97,15 @@ class RawLog:
         self._consumer.unassign()
         return found
 
+    def wait_for(self, topic: str, partition: int) -> list[Record]:
+        """All records of a partition, once there is one."""
+        self._consumer.assign([TopicPartition(self.full(topic), partition, OFFSET_BEGINNING)])
+        while True:
+            message = self._consumer.poll(SOON_S)
+            assert message is not None, f"nothing comes on {topic}-{partition}"
+            if not message.error():
+                return self.read(topic, partition)
+
     def close(self) -> None:
         """Release the connections."""
         self._consumer.close()

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 from confluent_kafka import TopicPartition
 
+from orchestrator import activity
+from orchestrator.client.client import Client
 from orchestrator.codec import avro
 from orchestrator.errors import ConfigError, LogError, RecordRefused, Unavailable
 from orchestrator.log.aio import Inbox
 from orchestrator.log.kafka import aio, aio_reader, aio_sender
 from orchestrator.log.kafka.aio import KafkaAioLog
 from orchestrator.log.kafka.settings import KafkaSettings
-from orchestrator.protocol.commands import WorkerLost
+from orchestrator.protocol.commands import CompleteActivity, WorkerLost
 from orchestrator.protocol.ids import partition_of
-from orchestrator.protocol.tasks import CancelTask
+from orchestrator.protocol.tasks import ActivityTask, CancelTask, Reply
+from orchestrator.protocol.values import Payload
+from orchestrator.worker.worker import Worker
 from tests.conformance.aio.test_aio import beat, signal
 from tests.kafka.broker import USERS, Broker, free_ports
 from tests.kafka.raw import RawLog
@@ -28,6 +33,11 @@ from tests.kafka.shared import Shared
 pytestmark = pytest.mark.kafka
 
 SOON_S = 100.0
+
+
+@activity.defn
+async def double(number: int) -> int:
+    return 2 * number
 
 
 @pytest.fixture
@@ -333,3 +343,66 @@ class TestOutages:
                 await sending
             with pytest.raises(Unavailable, match="closed"):
                 await reading
+
+
+class TestRoles:
+    async def test_a_client_asks_and_is_answered(
+        self, kafka: Shared, namespace: str, raws: Callable[[str, str], RawLog]
+    ) -> None:
+        raw = raws(kafka.bootstrap, namespace)
+        raw.create_topics(partitions=1)
+
+        def coordinate() -> None:
+            [record] = raw.wait_for("commands", 0)
+            command = avro.decode(record.value or b"")
+            reply = Reply(client_id=command.reply_to.client_id, request_id=command.request_id, run_id="r1")
+            header = {"client": reply.client_id.encode()}
+            raw.append("replies", command.reply_to.partition, avro.encode(reply), headers=header)
+
+        address = f"kafka://{kafka.bootstrap}"
+        async with await Client.connect(address, namespace=namespace) as client:
+            answering = asyncio.create_task(asyncio.to_thread(coordinate))
+            handle = await client.start_workflow("Order", id="order-17", timeout=SOON_S)
+            assert handle.run_id == "r1"
+            await answering
+
+    async def test_a_worker_beats_runs_what_comes_and_reports(
+        self, kafka: Shared, namespace: str, raws: Callable[[str, str], RawLog]
+    ) -> None:
+        raw = raws(kafka.bootstrap, namespace)
+        raw.create_topics(partitions=1)
+
+        def coordinate() -> bytes:
+            shown = avro.decode(raw.wait_for("workers", 0)[0].value or b"")
+            found = ActivityTask(
+                worker=shown.worker,
+                run_id="r1",
+                workflow_id="w",
+                workflow_type="Order",
+                activity_id=1,
+                activity_type="double",
+                task_queue="default",
+                attempt=1,
+                dispatch=1,
+                input=(Payload(data=b"21"),),
+                dispatched_time_ms=int(time.time() * 1_000),
+            )
+            raw.append("tasks", shown.inbox, avro.encode(found), headers={"worker": shown.worker.encode()})
+            report = avro.decode(raw.wait_for("commands", 0)[0].value or b"")
+            assert isinstance(report, CompleteActivity), report
+            return report.result.data
+
+        address = f"kafka://{kafka.bootstrap}"
+        async with Worker(address, activities=[double], namespace=namespace):
+            assert await asyncio.wait_for(asyncio.to_thread(coordinate), SOON_S) == b"42"
+        beats = [avro.decode(record.value or b"") for record in raw.read("workers", 0)]
+        assert beats[-1].stopped
+
+    async def test_a_process_of_a_namespace_that_is_not_there_ends_with_the_reason(
+        self, kafka: Shared, namespace: str
+    ) -> None:
+        address = f"kafka://{kafka.bootstrap}"
+        with pytest.raises(ConfigError, match="no namespace"):
+            await Client.connect(address, namespace=namespace)
+        with pytest.raises(ConfigError, match="no namespace"):
+            await Worker(address, activities=[double], namespace=namespace).run()

@@ -11,7 +11,7 @@ import httpx
 
 from orchestrator.api.app import create_app
 from orchestrator.api.backend import Backend
-from orchestrator.api.embedded import EngineReader
+from orchestrator.api.reads import ThreadedReader
 from orchestrator.codec import avro
 from orchestrator.log.aio import AioLog
 from orchestrator.log.embedded import EmbeddedLog
@@ -97,7 +97,7 @@ class HttpHarness(EmbeddedHarness):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._backend = Backend(self._aio, EngineReader(StoreReader(list)))
+        self._backend = Backend(self._aio, ThreadedReader(StoreReader(list)))
         transport = httpx.ASGITransport(create_app(self._backend))
         self.port = HttpLog("http://127.0.0.1:7350", transport=transport)
 
