@@ -16,6 +16,7 @@ from orchestrator import config
 from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import load
+from orchestrator.cli.options import retention_of
 from orchestrator.cli.process import HangWatch, settle_collector
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.runtime import SystemRuntime
@@ -32,6 +33,7 @@ def coordinator(
     /,
     *,
     data: Path = Path(config.DATA_FOLDER) / "coordinator",
+    retention_days: float = config.RETENTION_DAYS,
     log_level: Literal["debug", "info", "warning", "error"] = "info",
     cluster: Cluster | None = None,
 ) -> int:
@@ -43,10 +45,13 @@ def coordinator(
         Modules with workflows, such as `app` or `shop.orders`.
     data:
         A folder of this process alone; Kafka has all that is in it, so an empty one is filled again.
+    retention_days:
+        How long closed runs are kept.
     log_level:
         What is logged on stderr.
     """
     log_to_stderr(log_level)
+    retention = retention_of(retention_days)
     loaded = load(modules)
     if not loaded.workflows:
         raise ConfigError(
@@ -66,6 +71,7 @@ def coordinator(
         log_id=namespace.log_id,
         identity=identity,
         watch=Watchdog(_end),
+        retention_ms=round(retention.total_seconds() * 1_000),
     )
 
     def on_signal(number: int, frame: FrameType | None) -> None:

@@ -21,6 +21,7 @@ from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.server import bind, serving
 from orchestrator.cli import exits
 from orchestrator.cli.modules import Loaded, load
+from orchestrator.cli.options import retention_of, slots_of
 from orchestrator.cli.process import HangWatch, settle_collector, stop_on_signals
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.errors import ConfigError
@@ -29,9 +30,6 @@ from orchestrator.worker.worker import Worker
 
 GRACE_S = 1.0
 """How long activities may go on when the process is stopped; they run again after the next start."""
-
-MAX_RETENTION_DAYS = 100_000
-"""Some 270 years: whoever wants to keep everything may."""
 
 LOOK_S = 0.2
 """How often it is looked whether the engine is well."""
@@ -68,15 +66,9 @@ def dev(
         What is logged on stderr.
     """
     log_to_stderr(log_level)
-    if slots < 1:
-        raise exits.CommandUsage(f"--slots is {slots}; at least one is needed")
-    if not 0 < retention_days < MAX_RETENTION_DAYS:
-        raise exits.CommandUsage(
-            f"--retention-days is {retention_days:g}; it is above 0 and below {MAX_RETENTION_DAYS:,}"
-        )
+    slots, retention = slots_of(slots), retention_of(retention_days)
     loaded = load(modules)
     taken = bind(config.HOST, port)
-    retention = timedelta(days=retention_days)
     broken = asyncio.run(_run(loaded, data, taken, task_queue=task_queue, slots=slots, retention=retention))
     code = exits.tell(broken, exits.ERROR) if broken else exits.OK
     # Threads of activities that do not end would keep the process alive; what matters is in the folder.

@@ -13,6 +13,7 @@ from orchestrator import config
 from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import Loaded, load
+from orchestrator.cli.options import slots_of
 from orchestrator.cli.process import settle_collector, stop_on_signals
 from orchestrator.errors import ConfigError
 from orchestrator.log.connect import connect
@@ -46,8 +47,7 @@ def worker(
         What is logged on stderr.
     """
     log_to_stderr(log_level)
-    if slots < 1:
-        raise exits.CommandUsage(f"--slots is {slots}; at least one is needed")
+    slots = slots_of(slots)
     loaded = load(modules)
     if not loaded.activities:
         raise ConfigError(
