@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from orchestrator.errors import LogError, Unavailable
 from orchestrator.log.kafka.admin import config_of
@@ -18,7 +26,7 @@ from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.port import Appender, Polled
 from orchestrator.log.topics import TOPICS
 from tests.conformance.log.harness import PATIENCE_S, read_all
-from tests.kafka.broker import Broker
+from tests.kafka.broker import USERS, Broker
 from tests.kafka.shared import Shared
 
 pytestmark = pytest.mark.kafka
@@ -71,6 +79,15 @@ class Setting:
     def close(self) -> None:
         for member in self.members:
             member.close()
+
+
+def login_of(user: str) -> dict[str, str]:
+    return {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": user,
+        "sasl.password": USERS[user],
+    }
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -128,6 +145,42 @@ def joined(member: KafkaLog) -> int:
 
 
 class TestRefusals:
+    def test_a_denied_topic_harms_nobody_else(
+        self, setting: Setting, kafka: Shared, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        setting.make_topics()
+        name = setting.settings.topic("tasks")
+        kind, pattern = ResourceType.TOPIC, ResourcePatternType.LITERAL
+        describe = AclBinding(
+            kind, name, pattern, "User:alice", "*", AclOperation.DESCRIBE, AclPermissionType.ALLOW
+        )
+        for allowed in setting.admin.create_acls([describe]).values():
+            allowed.result(PATIENCE_S)
+        setting.settings = KafkaSettings(
+            kafka.secured_bootstrap, setting.settings.namespace, login_of("alice")
+        )
+        member = setting.member()
+        appender = member.appender(ordered=False)
+        for n in range(101):
+            appender.append("tasks" if n == 50 else "replies", 0, b"k", b"v", token=n)
+        setting.settle(member, *range(101))
+        assert [n for n, outcome in setting.outcomes.items() if outcome != "delivered"] == [50]
+        assert setting.outcomes[50] == "refused"
+        assert "authorization failed" in setting.errors[50]
+        assert "WRITE" in member.trouble()
+        assert caplog.text.count("authorization failed") == 1
+
+    def test_a_wrong_password_is_said_once(
+        self, setting: Setting, kafka: Shared, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        setting.settings = KafkaSettings(
+            kafka.secured_bootstrap, "any", login_of("alice") | {"sasl.password": "wrong"}
+        )
+        member = setting.member()
+        wait_until(lambda: bool(member.poll(0.05)) and "sasl.password" in member.trouble())
+        member.poll(1.5)
+        assert caplog.text.count("check sasl.username") == 1
+
     def test_a_missing_topic_harms_nobody_else(self, setting: Setting) -> None:
         member = setting.make_topics(without="tasks").member()
         appender = member.appender(ordered=False)
@@ -205,7 +258,7 @@ class TestBrokerAway:
         assert time.monotonic() - before_s >= 0.3, "it spins"
         victim.start()
         fragile.settle(member, *range(20), *(("reply", n) for n in range(20)))
-        assert set(fragile.outcomes.values()) == {"delivered"}
+        assert {fragile.outcomes[n] for n in range(20)} == {"delivered"}
         assert [token for token in fragile.order if isinstance(token, int)] == list(range(20))
         keys = [record.key for record in read_all(member)]
         assert keys == [b"claim", *(b"%d" % n for n in range(20))]

@@ -51,7 +51,7 @@ class Health:
         self._away = ""
         self._wrong = ""
         self._wrong_s = 0.0
-        self._said: set[str] = set()
+        self._said: set[tuple[int, str]] = set()
 
     def on_error(self, error: KafkaError) -> None:
         """A client's complaint about the cluster as a whole."""
@@ -68,8 +68,9 @@ class Health:
         place = f"{about}: " if about else ""
         self._wrong = f"Kafka at {self._bootstrap}: {place}{error.str()}{f'; {remedy}' if remedy else ''}"
         self._wrong_s = self._clock_s()
-        if self._wrong not in self._said:
-            self._said.add(self._wrong)
+        kind = (error.code(), about)  # the words differ from time to time
+        if kind not in self._said:
+            self._said.add(kind)
             _logger.error("%s", self._wrong)
 
     def answered(self) -> None:
@@ -87,8 +88,9 @@ class Health:
         now_s = self._clock_s()
         if self._wrong and now_s - self._wrong_s < COMPLAINT_S:
             return self._wrong
-        silent_s = now_s - self._answered_s
-        if silent_s > SILENCE_S and (self._away or now_s - owed_since_s > SILENCE_S):
+        # Who asked nothing does not wait for an answer, unless the client says that nobody is there.
+        silent_s = now_s - (self._answered_s if self._away else max(self._answered_s, owed_since_s))
+        if silent_s > SILENCE_S:
             why = f": {self._away}" if self._away else ""
             return f"Kafka at {self._bootstrap} does not answer for {silent_s:.0f} s{why}"
         return ""

@@ -34,8 +34,8 @@ from orchestrator.log.port import Polled, Record
 from orchestrator.log.topics import COMMANDS
 
 SLICE_S = 0.01
-"""Deliveries, changes of membership and :meth:`KafkaLog.wake` are seen after so long at the latest. An idle
-process looks 100 times per second, for 0.3 % of a CPU."""
+"""Deliveries, changes of membership and :meth:`KafkaLog.wake` are seen after so long at the latest. To look
+100 times per second costs an idle process about 1 % of a CPU."""
 
 FIRST_SLICE_S = 0.001
 """The first slice, where outcomes are awaited; each is twice the one before."""

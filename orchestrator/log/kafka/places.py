@@ -14,8 +14,9 @@ from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.port import Record
 from orchestrator.log.topics import COMMANDS, TOPICS, refusal
 
-ANSWER_S = 4.0
-"""A question to the broker waits so long. Less than a pause that costs a coordinator its claims (5 s)."""
+ANSWER_S = 2.5
+"""A question to the broker waits so long. Two of them are a read, and a pause of more than 5 s costs a
+coordinator its claims."""
 
 MOVING_S = 0.02
 """A partition whose leader changes is asked again after so long."""
@@ -31,7 +32,7 @@ _MOVING = frozenset(
 )
 
 AGAIN_S = 1.0
-"""Topics that were not there are asked for again after so long, if somebody needs one."""
+"""Topics that were not there, or not known, are asked for again after so long, if somebody needs one."""
 
 T = TypeVar("T")
 
@@ -49,6 +50,8 @@ class Places:
         self._full = {name: settings.topic(name) for name in TOPICS}
         self._counts: dict[str, int] = {}
         self._ask_s = 0.0
+        self._known = False
+        """Whether the last look-up was answered: then a topic without a count is not there."""
 
     def full(self, topic: str) -> str:
         """The name of a topic in the cluster."""
@@ -66,9 +69,16 @@ class Places:
         if topic not in TOPICS:
             raise LogError(f"there is no topic {topic!r}; the topics are {', '.join(TOPICS)}")
         if monotonic() >= self._ask_s:
-            self._look_up()
+            self._known = False
+            try:
+                self._look_up()
+                self._known = True
+            finally:
+                self._ask_s = monotonic() + AGAIN_S
         if topic in self._counts:
             return self._counts[topic]
+        if not self._known:
+            raise Unavailable(f"the partitions of {self._full[topic]} are not known yet")
         raise LogError(
             f"there is no topic {self._full[topic]!r} at {self._settings.bootstrap}; create it with "
             "`orchestrator topics create`, and allow this user to DESCRIBE it"
@@ -121,7 +131,6 @@ class Places:
             found = cluster.topics.get(full)
             if found is not None and found.error is None and found.partitions:
                 self._counts[topic] = len(found.partitions)
-        self._ask_s = monotonic() + AGAIN_S
 
 
 def _answer(ask: Callable[[float], T], unknown: str) -> T:

@@ -53,6 +53,7 @@ class Reader:
             LogError: there is no such topic or partition, or the log lost records.
             Unavailable: the broker does not answer.
         """
+        deadline_s = monotonic() + ANSWER_S
         cursor = self._cursors.get(spot)
         if cursor is None or cursor.offset != offset:
             low, end = self._places.bounds(*spot)
@@ -60,7 +61,6 @@ class Reader:
                 self._drop(spot)
                 return []
             cursor = self._open(spot, max(low, offset))
-        deadline_s = monotonic() + ANSWER_S
         end = -1
         while len(cursor.records) < limit:
             if self._gather(limit, 0.0):
@@ -75,7 +75,7 @@ class Reader:
             if not self._gather(limit, SLICE_S) and monotonic() > deadline_s:
                 raise Unavailable(
                     f"{spot.topic}-{spot.partition} ends at {end}, and the records from {cursor.offset} "
-                    f"on do not come within {ANSWER_S:.0f} s"
+                    f"on do not come within {ANSWER_S} s"
                 )
         records = [cursor.records.popleft() for _ in range(min(limit, len(cursor.records)))]
         cursor.offset = records[-1].offset + 1

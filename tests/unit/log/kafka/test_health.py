@@ -1,0 +1,74 @@
+"""What is said of a cluster's troubles, and for how long."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from confluent_kafka import KafkaError
+
+from orchestrator.log.kafka.health import COMPLAINT_S, SILENCE_S, Health
+
+DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
+DENIED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return Health("b:9092", clock)
+
+
+def test_silence_is_trouble_only_if_an_answer_is_owed(health: Health, clock: Clock) -> None:
+    clock.now_s += 60
+    assert health.trouble() == ""
+    assert health.trouble(clock.now_s - SILENCE_S / 2) == ""
+    assert health.trouble(clock.now_s - 12) == "Kafka at b:9092 does not answer for 12 s"
+    health.answered()
+    assert health.trouble(clock.now_s - 12) == ""
+
+
+def test_a_broker_that_is_away_is_shown_until_it_answers(
+    health: Health, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock.now_s += 1
+    for _ in range(3):
+        health.on_error(DOWN)
+    assert health.trouble() == "", "it may be back before anybody notices"
+    clock.now_s += 9
+    assert health.trouble() == "Kafka at b:9092 does not answer for 10 s: 1/1 brokers are down"
+    health.answered()
+    assert health.trouble() == ""
+    assert [record.message for record in caplog.records] == [
+        "Kafka at b:9092 is waited for: 1/1 brokers are down",
+        "Kafka at b:9092 answers again",
+    ]
+
+
+def test_a_complaint_is_logged_once_and_shown_while_it_is_repeated(
+    health: Health, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        health.complain(DENIED, "tasks")
+        clock.now_s += COMPLAINT_S / 2
+        health.answered()
+        assert health.trouble() == (
+            "Kafka at b:9092: tasks: Broker: Topic authorization failed; give this user READ, WRITE and "
+            "DESCRIBE on the topics"
+        )
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    clock.now_s += COMPLAINT_S
+    assert health.trouble() == ""
+    health.on_error(DENIED)
+    assert "Topic authorization failed" in health.trouble()
