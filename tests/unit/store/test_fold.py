@@ -40,9 +40,9 @@ def store(tmp_path: Path) -> Iterator[PartitionStore]:
 
 
 def rows(store: PartitionStore) -> dict[bytes, bytes]:
-    """All rows but the checkpoint, states, which may lag behind their turns, and what is to be cleaned."""
-    apart = (b"r", keys.CHECKPOINT, keys.LITTER, keys.CLOSES)
-    return {key: value for key, value in store._scan(b"", b"\xff") if key[:1] not in apart}
+    """All rows but the checkpoint, the states, which may lag behind, and what is to be cleaned."""
+    found = store._scan(b"", b"\xff")
+    return {key: value for key, value in found if key[:1] not in (b"r", keys.CHECKPOINT, keys.LITTER)}
 
 
 def expect_only(store: PartitionStore, scribe: Scribe) -> None:
@@ -60,7 +60,7 @@ def expect_only(store: PartitionStore, scribe: Scribe) -> None:
             keys.request(state.workflow_id, cause.request_id) for turn in turns for cause in turn.causes
         }
         expected.add(keys.start(turns[0].time_ms, run_id))
-        expected |= {keys.open_run(run_id)} if state.is_open else set()
+        expected.add(keys.open_run(run_id) if state.is_open else keys.close(state.close_time_ms, run_id))
         expected |= {keys.deadline(run_id, due) for due in execution.deadlines_of(state)}
     assert rows(store).keys() == expected
     for workflow_id, run_id in scribe.latest.items():
