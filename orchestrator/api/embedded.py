@@ -31,7 +31,9 @@ from orchestrator.coordinator.watchdog import Abandoned, Watchdog
 from orchestrator.errors import ConfigError, DefinitionError, LogError, Unavailable
 from orchestrator.log.embedded import EmbeddedLog
 from orchestrator.log.embedded_aio import EmbeddedAioLog
-from orchestrator.log.topics import HISTORY
+from orchestrator.log.topics import HISTORY, USER_TOPICS
+from orchestrator.protocol.ids import check_topic
+from orchestrator.protocol.views import TopicRecord
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.view.store_reader import StoreReader
 from orchestrator.worker.worker import Worker
@@ -185,6 +187,29 @@ class Engine:
         """What to tell those who ask an engine that has ended."""
         return Unavailable(f"the engine has stopped: {self.error or 'it was closed'}")
 
+    def read_topic(self, topic: str, offset: int, limit: int, timeout_s: float) -> list[TopicRecord]:
+        """Business events on a topic from ``offset`` on; waits for the first one for at most ``timeout_s``.
+
+        Raises:
+            UsageError: the topic's name cannot be one.
+            LogError: the engine was closed.
+        """
+        place = USER_TOPICS + check_topic(topic)
+        with self.log.changed:
+            self.log.changed.wait_for(lambda: self.log.has_topic(place, offset), timeout_s)
+            if not self.log.has_topic(place, offset):
+                return []
+        return [
+            TopicRecord(
+                offset=record.offset,
+                time_ms=record.time_ms,
+                key=record.key,
+                value=record.value,
+                headers=dict(record.headers),
+            )
+            for record in self.log.read(place, 0, offset, limit)
+        ]
+
     def aio(self) -> EmbeddedAioLog:
         """The log for clients and workers of the running event loop."""
         return EmbeddedAioLog(self.log)
@@ -197,6 +222,34 @@ class Engine:
         self.log.close()
 
 
+class EmbeddedClient(Client):
+    """A client of the engine in this process, which holds users' topics too."""
+
+    def __init__(self, engine: Engine, aio: EmbeddedAioLog) -> None:
+        """Made by :func:`embedded`."""
+        super().__init__(aio, reader=ThreadedReader(engine.reader))
+        self._engine = engine
+
+    async def read_topic(
+        self,
+        topic: str,
+        *,
+        offset: int = 0,
+        limit: int = 1_000,
+        timeout: float = 0.0,  # noqa: ASYNC109  # how long to wait for an event, not for an answer
+    ) -> list[TopicRecord]:
+        """What workflows published to a topic, from ``offset`` on: as a consumer of Kafka would see it.
+
+        Waits for the first record for at most ``timeout`` seconds: events leave a little after the turn that
+        published them. The topic exists from its first record on, and has one partition.
+
+        Raises:
+            UsageError: the topic's name cannot be one.
+            LogError: the engine was closed.
+        """
+        return await asyncio.to_thread(self._engine.read_topic, topic, offset, limit, timeout)
+
+
 @asynccontextmanager
 async def embedded(
     data: str | Path | None = None,
@@ -206,7 +259,7 @@ async def embedded(
     task_queue: str = "default",
     max_concurrent_activities: int = 100,
     retention: timedelta = RETENTION,
-) -> AsyncIterator[Client]:
+) -> AsyncIterator[EmbeddedClient]:
     """Run everything in this process: an engine, a worker for ``activities``, and a client.
 
     Args:
@@ -218,7 +271,7 @@ async def embedded(
         retention: how long closed runs are kept.
 
     Yields:
-        A client of the engine.
+        A client of the engine, which can read the topics that workflows publish to.
 
     Raises:
         DataFolderInUse: another process has the folder.
@@ -230,7 +283,7 @@ async def embedded(
     try:
         loop = asyncio.get_running_loop()
         aio = engine.aio()
-        client = Client(aio, reader=ThreadedReader(engine.reader))
+        client = EmbeddedClient(engine, aio)
         engine.on_stopped(lambda: loop.call_soon_threadsafe(lambda: client.give_up(engine.gone())))
         try:
             await engine.wait_ready()

@@ -41,7 +41,7 @@ from orchestrator.coordinator.ownership import (
     Void,
 )
 from orchestrator.coordinator.partition import Entry, Partition
-from orchestrator.coordinator.publisher import Publishing
+from orchestrator.coordinator.publishing import Publishing
 from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Definitions
 from orchestrator.coordinator.runtime import EngineClock, Runtime, new_id

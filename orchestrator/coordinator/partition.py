@@ -19,7 +19,7 @@ from orchestrator.coordinator.caution import Caution
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.outflow import Outflow
 from orchestrator.coordinator.ownership import Committed, Erased, Found, Ownership, Read, Void
-from orchestrator.coordinator.publisher import Publishing
+from orchestrator.coordinator.publishing import Publishing
 from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS, Cleaner
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
 from orchestrator.coordinator.turn import Answer, Draft, Input, RefusedDelivery, Resume, turn_of

@@ -38,7 +38,7 @@ from orchestrator.log.group import Group
 from orchestrator.log.port import Delivery, Outcome, Record
 from orchestrator.log.record_store import RecordStore
 from orchestrator.log.tail import Tail
-from orchestrator.log.topics import EMBEDDED_PARTITIONS, TOPICS, is_users, refusal
+from orchestrator.log.topics import EMBEDDED_PARTITIONS, TOPICS, USERS_RETENTION_MS, is_users, refusal
 
 _logger = logging.getLogger(__name__)
 
@@ -358,6 +358,10 @@ class CommitLog:
             lane = self._publishing[partition] = Lane(ordered=True)
             return lane
 
+    def has_topic(self, topic: str, offset: int) -> bool:
+        """Whether a user's topic has a record at or behind an offset. Called under the lock."""
+        return (topic, 0) in self._tails and self._tails[topic, 0].end > offset
+
     def refused_by_fault(self, record: Record) -> bool:
         """Whether a test wants a record of a user's topic to be refused."""
         return self._faults.fate(record.topic, record.partition, record.key) is Fate.REFUSE
@@ -558,14 +562,23 @@ class CommitLog:
             self._store.delete_range(topic, partition, deleted, new_start)
             self._store.put_marks({mark + "/deleted": str(new_start).encode()})
 
-    def compact(self, *, lag_ms: int = 3_600_000, tombstone_age_ms: int = 86_400_000) -> int:
+    def compact(
+        self,
+        *,
+        lag_ms: int = 3_600_000,
+        tombstone_age_ms: int = 86_400_000,
+        events_age_ms: int = USERS_RETENTION_MS,
+    ) -> int:
         """Delete superseded records and old tombstones of compacted topics; returns how many.
+
+        What is old on users' topics goes too.
 
         Takes about a second per 200,000 records, in the calling thread; appends and reads go on meanwhile.
 
         Args:
             lag_ms: records younger than this are left alone, with what they supersede.
             tombstone_age_ms: tombstones older than this are deleted.
+            events_age_ms: records of users' topics that are older than this are deleted.
 
         Raises:
             LogError: the disk failed.
@@ -573,6 +586,8 @@ class CommitLog:
         now_ms = self._now_ms()
         deleted = 0
         for topic, partition in list(self._tails):
+            if is_users(topic):
+                self._expire(topic, now_ms - events_age_ms)
             if topic not in TOPICS or not TOPICS[topic].compacted or TOPICS[topic].ephemeral:
                 continue
             with self.changed:
@@ -589,6 +604,16 @@ class CommitLog:
                 tombstones_before_ms=now_ms - tombstone_age_ms,
             )
         return deleted
+
+    def _expire(self, topic: str, before_ms: int) -> None:
+        """Let go of a user's records up to the first that is young enough."""
+        with self.changed:
+            tail = self._tails[topic, 0]
+            start, end = tail.start, tail.end
+        young = (
+            record.offset for record in self._store.scan(topic, 0, start, end) if record.time_ms >= before_ms
+        )
+        self.delete_records(topic, 0, next(young, end))
 
     def _raise_generation(self) -> int:
         """Count a change of assignments: durable, so that no generation is ever used again."""

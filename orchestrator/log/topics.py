@@ -45,6 +45,9 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 """Workers that have not beaten for so long are gone; dead letters are kept for 30, so that people see."""
 
+USERS_RETENTION_MS = 7 * DAY_MS
+"""Records of users' topics are kept for so long on logs of our own, as on Kafka by default."""
+
 WORKER_HEADER = "worker"
 """Header of a record on ``tasks``: the incarnation that it is for."""
 

@@ -27,6 +27,16 @@ class RunRow(Value, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class TopicRecord(Value, frozen=True, kw_only=True):
+    """A business event as it stands on a topic. ``value`` None is a tombstone."""
+
+    offset: int
+    time_ms: int
+    key: bytes
+    value: bytes | None
+    headers: dict[str, bytes] = {}
+
+
 class RunPage(Value, frozen=True, kw_only=True):
     """A page of a list, newest start first; ``next_page`` "" means that there is no other."""
 

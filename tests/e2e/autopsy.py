@@ -11,13 +11,14 @@ from orchestrator.codec import avro
 from orchestrator.engine.validity import Validity
 from orchestrator.log.embedded import EmbeddedLog
 from orchestrator.log.port import Record
-from orchestrator.log.topics import COMMANDS, HISTORY
+from orchestrator.log.topics import COMMANDS, HISTORY, USER_TOPICS
 from orchestrator.protocol import events as e
 from orchestrator.protocol.commands import Command, SignalWorkflow, StartWorkflow
 from orchestrator.protocol.records import Claim, Turn
 from orchestrator.protocol.views import History
 from orchestrator.testing.replayer import Replayer
 from tests.e2e.steady import POKES, PREFIX, Notes, Steady, read_ledger
+from tests.e2e.victim import TOPIC
 from tests.simulation import checkers
 
 READ_RECORDS = 1_000
@@ -62,11 +63,18 @@ class Autopsy:
 
     @classmethod
     def of_engine(cls, folder: Path) -> Self:
-        """Of an engine that is gone, with its data in the folder of the notes."""
+        """Of an engine that is gone, with its data in the folder of the notes.
+
+        Raises ``Violation`` if its business events are not on their topic, or there twice.
+        """
         with EmbeddedLog(folder / "data") as log:
             histories = {p: _records(log, HISTORY, p) for p in range(log.partitions)}
             commands = [record for p in range(log.partitions) for record in _records(log, COMMANDS, p)]
+            with log.changed:
+                told = log.has_topic(USER_TOPICS + TOPIC, 0)
+            published = _records(log, USER_TOPICS + TOPIC, 0) if told else []
         generations = {p: _generations(records) for p, records in histories.items()}
+        checkers.published_once(checkers.read(histories), {TOPIC: published})
         return cls(histories, commands, folder, generations)
 
     def judge(self) -> None:

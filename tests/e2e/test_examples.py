@@ -17,6 +17,7 @@ EXAMPLE_S = 60.0
 
 EXPECTED = {
     "hello": ["Hello, world!"],
+    "events": ["order-17 {'order': 'o-17', 'tracking': 'tracking-o-17'}"],
     "onboarding": [
         "m-7731 can sell: Onboarded(merchant='merchant-m-7731', account='account-m-7731', risk_score=12)",
         "m-9001-BAD was refused: sanctions hit",

@@ -12,6 +12,7 @@ killed itself.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import select
 import signal
@@ -24,11 +25,15 @@ from typing import Self
 
 import msgspec
 
+from orchestrator import workflow
 from orchestrator.api.embedded import Engine
 from orchestrator.client.client import Client
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.worker.worker import Worker
 from tests.e2e.steady import Notes, Steady, Work, compute, compute_in_a_thread, keep_ledger
+
+TOPIC = "told"
+"""Where one kind of workflows publishes."""
 
 PATIENCE_S = 60.0
 """A life that has not ended by then hangs, and is ended."""
@@ -56,6 +61,30 @@ class Death(msgspec.Struct, frozen=True):
 # ---------------------------------------------------------------------------------------- a life
 
 
+@workflow.defn
+class Telling:
+    """Publishes all the time, from its first turn to its last."""
+
+    @workflow.run
+    async def run(self) -> None:
+        for number in range(4):
+            workflow.publish(TOPIC, number)
+            await workflow.sleep(0.002)
+        workflow.publish(TOPIC, "end")
+
+
+async def _tell(client: Client, generation: int) -> None:
+    for number in itertools.count():
+        id = f"told-{generation}-{number}"
+        await client.execute_workflow(Telling.run, id=id, request_id=id)
+
+
+def _unfinished(engine: Engine) -> bool:
+    """Whether runs are open, or business events have yet to leave, or to be known to have left."""
+    stores = [store for store in engine._stores() if store is not None]
+    return any(next(store.open_runs(), None) or next(store.unpublished(), None) for store in stores)
+
+
 class Suicide:
     """Kills this process at the nth visit of a point."""
 
@@ -75,13 +104,18 @@ class Suicide:
 
 async def _live(life: Life, ready: int) -> None:
     folder = Path(life.folder)
-    engine = Engine(folder / "data", [Steady], runtime=SystemRuntime(Suicide(life).at))
+    engine = Engine(folder / "data", [Steady, Telling], runtime=SystemRuntime(Suicide(life).at))
     keep_ledger(folder, engine.log.generation)
     await engine.wait_ready()
     os.write(ready, b"!")
     aio = engine.aio()
     async with Client(aio) as client, Worker(aio, activities=[compute, compute_in_a_thread]):
+        telling = asyncio.create_task(_tell(client, engine.log.generation)) if not life.finish else None
         await Work(client, folder).run(finish=life.finish)
+        while _unfinished(engine):  # noqa: ASYNC110  # the store has nobody to tell
+            await asyncio.sleep(0.005)
+        if telling is not None:
+            telling.cancel()
     await aio.close()
     engine.close()
 

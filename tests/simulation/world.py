@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from orchestrator.coordinator import publisher
+from orchestrator.coordinator import publishing
 from orchestrator.coordinator.runtime import STEP_POINTS
 from orchestrator.errors import LogError
 from orchestrator.log.port import Record
@@ -74,7 +74,7 @@ class World:
 
     def run(self) -> None:
         """The whole life of this cluster; raises ``checkers.Violation``."""
-        usual, publisher.FEED_TURNS = publisher.FEED_TURNS, self.rng.choice([1, 3])
+        usual, publishing.FEED_TURNS = publishing.FEED_TURNS, self.rng.choice([1, 3])
         try:
             for node in (*self.coordinators, *self.workers, self.view):
                 node.start()
@@ -95,7 +95,7 @@ class World:
             self._settle()
             self._check()
         finally:
-            publisher.FEED_TURNS = usual
+            publishing.FEED_TURNS = usual
             self.close()
 
     def close(self) -> None:

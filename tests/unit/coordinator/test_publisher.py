@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator import workflow
-from orchestrator.coordinator import publisher
+from orchestrator.coordinator import publisher, publishing
 from orchestrator.coordinator.runtime import SystemRuntime, ThreadLoop
 from orchestrator.log.faults import Fate
 from orchestrator.log.port import Outcome, Published
@@ -118,7 +118,7 @@ class TestTheWay:
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(publisher, "MAX_QUEUED_TURNS", 2)
-        monkeypatch.setattr(publisher, "FEED_TURNS", 3)
+        monkeypatch.setattr(publishing, "FEED_TURNS", 3)
         bench.send(start())
         for number in range(12):
             bench.send(say(str(number)))
@@ -280,7 +280,7 @@ class TestRefusals:
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A new owner reads what is held back row by row; a retry in between would forget the rest."""
-        monkeypatch.setattr(publisher, "FEED_TURNS", 1)
+        monkeypatch.setattr(publishing, "FEED_TURNS", 1)
         bench.hook.fates[ORDERS] = [Fate.REFUSE]
         bench.send(start("a"))
         for number in range(4):
@@ -299,7 +299,7 @@ class TestRefusals:
     def test_what_was_published_is_not_even_if_it_is_fed_late(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(publisher, "FEED_TURNS", 1)
+        monkeypatch.setattr(publishing, "FEED_TURNS", 1)
         bench.send(start("a"))
         for number in range(4):
             bench.send(say(str(number), "a"))

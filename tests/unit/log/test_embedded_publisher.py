@@ -43,6 +43,23 @@ def test_users_topics_are_not_compacted_and_can_be_cut_off(tmp_path: Path) -> No
         assert [record.offset for record in log.read("user/t", 0, 0, 10)] == [3, 4]
 
 
+def test_what_is_old_on_users_topics_goes_and_the_topic_stays(tmp_path: Path) -> None:
+    clock = [1_000_000]
+    with EmbeddedLog(tmp_path, now_ms=lambda: clock[0]) as log:
+        publisher = EmbeddedPublisher(log, 0)
+        publisher.open()
+        for _ in range(3):
+            publisher.publish([event("t"), event("t")], b"m")
+            clock[0] += 1_000
+        log.compact(events_age_ms=1_500)
+        assert [record.offset for record in log.read("user/t", 0, 0, 10)] == [4, 5]
+        clock[0] += 10_000
+        log.compact(events_age_ms=1_500)
+        assert (log.read("user/t", 0, 0, 10), log.end("user/t", 0)) == ([], 6)
+    with EmbeddedLog(tmp_path) as log:
+        assert (log.read("user/t", 0, 0, 10), log.end("user/t", 0)) == ([], 6)
+
+
 class _FailsOnce(FaultHook):
     failing = False
 
