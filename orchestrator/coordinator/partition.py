@@ -33,8 +33,9 @@ from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import MAX_PART_BYTES, Claim, Marks, Position, Turn
 from orchestrator.protocol.tasks import CancelTask
 from orchestrator.store.fold import HistoryFold
-from orchestrator.store.partition_store import PartitionStore, Row, row_of_close, rows_of, unpublished_row
+from orchestrator.store.partition_store import PartitionStore
 from orchestrator.store.refusals import Refusals
+from orchestrator.store.rows import Row, row_of_close, rows_of, unpublished_row
 from orchestrator.store.timers import Deadlines
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from orchestrator import config
 from orchestrator.protocol.records import turn_keys
-from orchestrator.store.partition_store import PartitionStore, Row
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.rows import Row
 
 TOMBSTONES_PER_SWEEP = 100
 """A sweep costs about as much as deciding so many commands, at most 20 times per second and partition."""

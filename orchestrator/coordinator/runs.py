@@ -18,7 +18,8 @@ from orchestrator.engine.state import RunState
 from orchestrator.errors import NotDeterministic
 from orchestrator.protocol.events import Fact, Outcome, WorkflowStarted, facts_of, outcomes_of
 from orchestrator.protocol.records import Activation, Turn
-from orchestrator.store.partition_store import PartitionStore, snapshot_due
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.rows import snapshot_due
 from orchestrator.workflow.definition import WorkflowDefinition
 from orchestrator.workflow.instance import Instance
 from orchestrator.workflow.loop import Evicted

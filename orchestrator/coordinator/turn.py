@@ -47,8 +47,9 @@ from orchestrator.protocol.values import (
     ReplyTo,
     WorkflowStatus,
 )
-from orchestrator.store.partition_store import PartitionStore, Row, encode_state
+from orchestrator.store.partition_store import PartitionStore
 from orchestrator.store.refusals import Refusals
+from orchestrator.store.rows import Row, encode_state
 from orchestrator.workflow.definition import Handler
 from orchestrator.workflow.instance import WorkflowCodeError
 from orchestrator.workflow.loop import Evicted

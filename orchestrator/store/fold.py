@@ -27,9 +27,8 @@ from orchestrator.engine.validity import Parts, Validity
 from orchestrator.protocol.events import UnknownEvent
 from orchestrator.protocol.records import Claim, Marks, Position, Turn, history_key, turn_keys
 from orchestrator.store import keys
-from orchestrator.store.partition_store import (
-    Checkpoint,
-    PartitionStore,
+from orchestrator.store.partition_store import Checkpoint, PartitionStore
+from orchestrator.store.rows import (
     Row,
     encode_state,
     row_of_close,

@@ -8,7 +8,8 @@ import msgspec
 
 from orchestrator.protocol.tasks import DeadLetter
 from orchestrator.store import keys
-from orchestrator.store.partition_store import PartitionStore, Row
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.rows import Row
 
 MAX_LETTERS = 10_000
 """Kept at most; the oldest go first. Whoever has more has one problem ten thousand times."""

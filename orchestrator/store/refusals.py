@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from orchestrator.protocol.commands import Rejection
 from orchestrator.store import keys
-from orchestrator.store.partition_store import PartitionStore, Refusal, Row, encode_refusal
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.rows import Refusal, Row, encode_refusal
 
 KEPT_MS = 600_000
 """Clients give up a request, or repeat it, well within this time."""

@@ -18,7 +18,7 @@ from orchestrator.protocol import commands as c
 from orchestrator.protocol import events as e
 from orchestrator.protocol.records import Activation, Marks, Turn
 from orchestrator.protocol.values import CancellationType, Failure, FailureKind, RetryPolicy
-from orchestrator.store.partition_store import encode_state
+from orchestrator.store.rows import encode_state
 
 START_MS = 1_700_000_000_000
 RUN_ID = f"{START_MS:012x}{1:020x}"

@@ -17,15 +17,8 @@ from orchestrator.engine.state import Changes, Deadline, DeadlineKind, RunState
 from orchestrator.protocol import events as e
 from orchestrator.protocol.records import Activation, Cause, Marks, Turn
 from orchestrator.store import keys, partition_store
-from orchestrator.store.partition_store import (
-    Checkpoint,
-    DueDeadline,
-    PartitionStore,
-    Request,
-    StoreDamaged,
-    encode_state,
-    rows_of,
-)
+from orchestrator.store.partition_store import Checkpoint, DueDeadline, PartitionStore, StoreDamaged
+from orchestrator.store.rows import Request, encode_state, rows_of
 
 NOW_MS = 1_700_000_000_000
 

@@ -11,8 +11,9 @@ from rocksdict import DbClosedError
 
 from orchestrator.protocol.commands import Rejection
 from orchestrator.store import refusals
-from orchestrator.store.partition_store import PartitionStore, Row
+from orchestrator.store.partition_store import PartitionStore
 from orchestrator.store.refusals import KEPT_MS, Refusals
+from orchestrator.store.rows import Row
 
 NO = Rejection(reason="workflow-closed", message="it is closed", run_id="r")
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from orchestrator.engine.state import Changes, Deadline, DeadlineKind
 from orchestrator.store import keys, timers
-from orchestrator.store.partition_store import PartitionStore, Row
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.rows import Row
 from orchestrator.store.timers import HORIZON_MS, Deadlines
 
 RUN = "0" * 32

@@ -14,7 +14,8 @@ from orchestrator.protocol import events as e
 from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.records import Activation, Marks, Turn
 from orchestrator.protocol.values import Failure, FailureKind, Payload, RetryPolicy, WorkflowStatus
-from orchestrator.store.partition_store import Checkpoint, PartitionStore, encode_state, rows_of
+from orchestrator.store.partition_store import Checkpoint, PartitionStore
+from orchestrator.store.rows import encode_state, rows_of
 from orchestrator.view import store_reader
 from orchestrator.view.store_reader import StoreReader
 
