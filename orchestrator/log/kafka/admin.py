@@ -61,12 +61,13 @@ _NEEDS: Mapping[Role, Mapping[str, frozenset[str]]] = {
         PUBLISHED: _READ | _WRITE,
     },
     "worker": {TASKS: _READ, COMMANDS: _WRITE, WORKERS: _READ | _WRITE, DEAD_LETTERS: _WRITE, META: _READ},
-    "view": {
+    "view": {  # which is a gateway for clients and workers that speak HTTP, too
         HISTORY: _READ,
-        WORKERS: _READ,
-        DEAD_LETTERS: _READ | _WRITE,
+        WORKERS: _READ | _WRITE,
+        DEAD_LETTERS: _READ,
         COMMANDS: _WRITE,
         REPLIES: _READ,
+        TASKS: _READ,
         META: _READ,
     },
     "client": {COMMANDS: _WRITE, REPLIES: _READ, META: _READ},
