@@ -1,0 +1,79 @@
+"""What the coordinators and workers of the tests of failures run; given to them as a module."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from orchestrator import activity, workflow
+from tests.e2e import steady
+from tests.e2e.steady import Steady, compute, compute_in_a_thread
+
+__all__ = ["Sleeper", "Slow", "Steady", "Teller", "compute", "compute_in_a_thread", "linger"]
+
+FOLDER = "TEST_FOLDER"
+"""Names the folder of the ledger."""
+
+if FOLDER in os.environ:
+    steady.keep_ledger(Path(os.environ[FOLDER]))
+
+
+@workflow.defn
+class Sleeper:
+    """Timers only."""
+
+    @workflow.run
+    async def run(self, naps: int, nap_s: float) -> int:
+        for _ in range(naps):
+            await workflow.sleep(nap_s)
+        return naps
+
+
+@activity.defn
+async def linger(seconds: float) -> int:
+    """Stays for some time; returns the process that it was in."""
+    steady.begin()
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+@workflow.defn
+class Slow:
+    """Activities one after another, each of some time; returns where they ran."""
+
+    @workflow.run
+    async def run(self, count: int, seconds: float) -> list[int]:
+        pids = []
+        for _ in range(count):
+            pid = await workflow.execute_activity(linger, seconds, start_to_close_timeout=120)
+            pids.append(pid)
+        return pids
+
+
+@workflow.defn
+class Teller:
+    """Publishes what it is told, and counts it; ends when it is told nothing."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.over = False
+
+    @workflow.run
+    async def run(self, topic: str = "") -> int:
+        if topic:
+            workflow.publish(topic, {"told": "at the start"})
+        await workflow.wait_condition(lambda: self.over)
+        return len(self.told)
+
+    @workflow.signal
+    def tell(self, word: str) -> None:
+        self.told.append(word)
+
+    @workflow.signal
+    def end(self) -> None:
+        self.over = True
+
+    @workflow.query
+    def words(self) -> list[str]:
+        return self.told
