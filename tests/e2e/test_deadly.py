@@ -1,4 +1,4 @@
-"""Workflow code that ends the process: its run is blocked and shown after a few restarts, all others finish."""
+"""Workflow code that ends the process: its run is blocked and shown after a few restarts, others finish."""
 
 from __future__ import annotations
 
