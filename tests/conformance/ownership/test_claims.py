@@ -74,6 +74,7 @@ class TestClaims:
         """“My claim means my nonce”: an epoch alone proves nothing."""
         harness.hold()
         rivals = [Contender(harness, name).assign() for name in ("a", "b")]
+        steps(*rivals, count=2)  # both are under way: what is outbid before it was sent is purged
         harness.release()
         poll(*rivals, until=lambda: sorted(r.it.phase.value for r in rivals) == ["outbid", "running"])
         winner = next(rival for rival in rivals if rival.it.running)
