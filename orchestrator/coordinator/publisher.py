@@ -232,12 +232,7 @@ class EventPublisher:
             return PublishMark(log_id=self._log_id)
         mark: PublishMark = avro.decode(found, PUBLISHED)
         if mark.log_id != self._log_id:
-            log.warning(
-                "partition %d: the mark is of history %r, this is %r: everything in it is published",
-                self.partition,
-                mark.log_id,
-                self._log_id,
-            )
+            log.warning("partition %d: the mark is of history %r, not of this", self.partition, mark.log_id)
             return PublishMark(log_id=self._log_id)
         return mark
 
@@ -332,15 +327,8 @@ class EventPublisher:
         """A run's events are refused for good: its turns from this one on wait."""
         if len(self._held) >= MAX_HELD_RUNS:
             return self._fail(f"{len(self._held)} runs are held back already, and now: {reason}")
-        log.error(
-            "partition %d: the business events of workflow %r, run %s, are held back from history's "
-            "offset %d on: %s",
-            self.partition,
-            item.workflow_id,
-            item.run_id,
-            item.offset,
-            reason,
-        )
+        whose = f"workflow {item.workflow_id!r}, run {item.run_id}"
+        log.error("partition %d: the business events of %s are held back: %s", self.partition, whose, reason)
         if not self._held:
             self._retries = 0
             self._schedule_retry()
