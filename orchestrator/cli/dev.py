@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +17,16 @@ from orchestrator.api.backend import Backend
 from orchestrator.api.embedded import Engine
 from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.server import bind, serving
-from orchestrator.cli import exits
 from orchestrator.cli.modules import Loaded, load
 from orchestrator.cli.options import retention_of, slots_of
-from orchestrator.cli.process import HangWatch, settle_collector, stop_on_signals
+from orchestrator.cli.process import (
+    HangWatch,
+    end_process,
+    settle_collector,
+    stop_on_signals,
+    stopped_server,
+    until_stopped,
+)
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.errors import ConfigError
 from orchestrator.telemetry.logs import log_to_stderr
@@ -30,9 +34,6 @@ from orchestrator.worker.worker import Worker
 
 GRACE_S = 1.0
 """How long activities may go on when the process is stopped; they run again after the next start."""
-
-LOOK_S = 0.2
-"""How often it is looked whether the engine is well."""
 
 
 def dev(
@@ -70,11 +71,7 @@ def dev(
     loaded = load(modules)
     taken = bind(config.HOST, port)
     broken = asyncio.run(_run(loaded, data, taken, task_queue=task_queue, slots=slots, retention=retention))
-    code = exits.tell(broken, exits.ERROR) if broken else exits.OK
-    # Threads of activities that do not end would keep the process alive; what matters is in the folder.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    end_process(broken)
 
 
 async def _run(
@@ -112,23 +109,13 @@ async def _run(
             await stack.enter_async_context(worker)
         settle_collector()
         _say_ready(loaded, taken)
-        return await _until_ended(stop, engine, http)
+        return await until_stopped(stop, lambda: _trouble(engine, http))
 
 
-async def _until_ended(stop: asyncio.Event, engine: Engine, http: asyncio.Task[None]) -> str:
-    while not stop.is_set():
-        if engine.error is not None:
-            return f"the engine has stopped: {type(engine.error).__name__}: {engine.error}"
-        if engine.fatal:
-            return engine.fatal
-        if http.done():
-            return f"the HTTP server has stopped: {http.exception()!r}"
-        try:
-            async with asyncio.timeout(LOOK_S):
-                await stop.wait()
-        except TimeoutError:
-            continue
-    return ""
+def _trouble(engine: Engine, http: asyncio.Task[None]) -> str:
+    if engine.error is not None:
+        return f"the engine has stopped: {type(engine.error).__name__}: {engine.error}"
+    return engine.fatal or stopped_server(http)
 
 
 def _say_ready(loaded: Loaded, taken: socket.socket) -> None:

@@ -9,10 +9,18 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+from orchestrator.cli import exits
 
 HUNG_AFTER_S = 30.0
 """A coordinator's loop, which turns at least once per second, has not turned for so long: native code in
 a workflow holds the interpreter's lock, and nothing in this process can end it but its end."""
+
+LOOK_S = 0.2
+"""How often a role looks whether all is well."""
 
 _REARM_S = 1.0
 """Arming starts a thread, so it is not done at every step."""
@@ -46,6 +54,34 @@ def stop_on_signals() -> asyncio.Event:
     for number in signals:
         loop.add_signal_handler(number, on_signal)
     return stop
+
+
+async def until_stopped(stop: asyncio.Event, trouble: Callable[[], str]) -> str:
+    """Wait for ``stop``, or until ``trouble()`` says what is wrong; returns that, "" if nothing is."""
+    while not stop.is_set():
+        if found := trouble():
+            return found
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await stop.wait()
+    return ""
+
+
+def stopped_server(http: asyncio.Task[None]) -> str:
+    """What is wrong with an HTTP server that should go on; "" if nothing is."""
+    return f"the HTTP server has stopped: {http.exception()!r}" if http.done() else ""
+
+
+def end_process(broken: str = "") -> NoReturn:
+    """End this process at once, and say what is broken, if something is.
+
+    Threads of activities that do not end, or that read for somebody who is gone, would keep it alive; what
+    matters is in the log.
+    """
+    code = exits.tell(broken, exits.ERROR) if broken else exits.OK
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def settle_collector() -> None:

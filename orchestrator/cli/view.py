@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Literal
@@ -13,17 +12,19 @@ from typing import Literal
 from orchestrator import config
 from orchestrator.api.server import bind
 from orchestrator.api.view_server import View, serving_view
-from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
-from orchestrator.cli.process import settle_collector, stop_on_signals
+from orchestrator.cli.process import (
+    end_process,
+    settle_collector,
+    stop_on_signals,
+    stopped_server,
+    until_stopped,
+)
 from orchestrator.log.kafka.admin import check
 from orchestrator.log.kafka.aio import KafkaAioLog
 from orchestrator.log.kafka.log import KafkaLog
 from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.telemetry.logs import log_to_stderr
-
-LOOK_S = 0.2
-"""How often it is looked whether all is well."""
 
 
 def view(
@@ -53,11 +54,7 @@ def view(
     log_id = check(settings, "view").log_id
     taken = bind(host, port)
     broken = asyncio.run(_run(settings, data / settings.namespace, log_id, taken))
-    code = exits.tell(broken, exits.ERROR) if broken else exits.OK
-    # Threads that read for somebody who is gone would keep the process alive; the log has all that matters.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    end_process(broken)
 
 
 async def _run(settings: KafkaSettings, folder: Path, log_id: str, taken: socket.socket) -> str:
@@ -76,14 +73,10 @@ async def _run(settings: KafkaSettings, folder: Path, log_id: str, taken: socket
             f"ready: http://{host}:{port}  namespace: {settings.namespace}  brokers: {settings.bootstrap}",
             flush=True,
         )
-        while not stop.is_set():
-            if view.error is not None:
-                return f"the view has stopped: {type(view.error).__name__}: {view.error}"
-            if http.done():
-                return f"the HTTP server has stopped: {http.exception()!r}"
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await stop.wait()
-            except TimeoutError:
-                continue
-    return ""
+        return await until_stopped(stop, lambda: _trouble(view, http))
+
+
+def _trouble(view: View, http: asyncio.Task[None]) -> str:
+    if view.error is not None:
+        return f"the view has stopped: {type(view.error).__name__}: {view.error}"
+    return stopped_server(http)

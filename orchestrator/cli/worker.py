@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from orchestrator import config
-from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import Loaded, load
 from orchestrator.cli.options import slots_of
-from orchestrator.cli.process import settle_collector, stop_on_signals
+from orchestrator.cli.process import end_process, settle_collector, stop_on_signals
 from orchestrator.errors import ConfigError
 from orchestrator.log.connect import connect
 from orchestrator.telemetry.logs import log_to_stderr
@@ -54,9 +51,7 @@ def worker(
             f"there is no activity in {', '.join(modules)}; decorate functions with @activity.defn"
         )
     asyncio.run(_run(loaded, cluster or Cluster(), tuple(task_queue or [config.TASK_QUEUE]), slots, grace))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exits.OK)  # threads of activities that do not end would keep the process alive
+    end_process()
 
 
 async def _run(loaded: Loaded, cluster: Cluster, queues: tuple[str, ...], slots: int, grace_s: float) -> None:

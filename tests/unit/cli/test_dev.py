@@ -11,6 +11,7 @@ import pytest
 from orchestrator import workflow
 from orchestrator.api.embedded import Engine
 from orchestrator.cli import dev
+from orchestrator.cli.process import until_stopped
 
 
 @workflow.defn
@@ -33,7 +34,7 @@ async def serve() -> None:
 
 
 async def ending(engine: Engine, http: asyncio.Task[None], stop: asyncio.Event | None = None) -> str:
-    said = await dev._until_ended(stop or asyncio.Event(), engine, http)
+    said = await until_stopped(stop or asyncio.Event(), lambda: dev._trouble(engine, http))
     http.cancel()
     return said
 
