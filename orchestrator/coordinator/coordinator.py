@@ -39,6 +39,7 @@ from orchestrator.coordinator.ownership import (
     Phase,
     Verdict,
     Void,
+    is_claim,
 )
 from orchestrator.coordinator.partition import Entry, Partition
 from orchestrator.coordinator.publishing import Publishing
@@ -77,12 +78,17 @@ from orchestrator.protocol.commands import Command, Rejection, WorkerLost, Workf
 from orchestrator.protocol.ids import check_workflow_id, partition_of
 from orchestrator.protocol.records import Marks, Turn
 from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat, DeadLetter
+from orchestrator.store.fold import MAX_AWAY_MS
 from orchestrator.store.partition_store import PartitionStore
 
 log = logging.getLogger(__name__)
 
 MAX_COMMANDS_PER_STEP = 1_000
 """Per partition: bounds the length of a step, and so the latency of the other partitions."""
+
+MAX_PENDING = 5_000
+MAX_PENDING_BYTES = 16 * 1024 * 1024
+"""Commands of one partition that were read and not decided: above either, no more are read."""
 
 MAX_DISPATCHES_PER_STEP = 2_000
 BEAT_S = 1.0
@@ -471,11 +477,31 @@ class Coordinator:
     def _restore(self, partition: Partition) -> bool:
         """Restore a slice; whether the log answered."""
         try:
+            if not partition.fits_history:
+                if reason := self._why_rebuild(partition):
+                    log.warning("partition %d is rebuilt from history: %s", partition.number, reason)
+                    partition.rebuild()
+                partition.fits_history = True
             self._clock.observe(partition.fold(partition.ownership.restore_slice()))
         except Unavailable as error:
             log.warning("partition %d waits to be restored: %s", partition.number, error)
             return False
         return True
+
+    def _why_rebuild(self, partition: Partition) -> str:
+        """Why the store does not fit this history; "" if it does."""
+        found = partition.store.checkpoint
+        end = self._log.end(HISTORY, partition.number)
+        if found.offset > end:
+            return f"history ends at {end}, and the store has seen {found.offset} records of it"
+        if found.claim_offset >= 0:
+            records = self._log.read(HISTORY, partition.number, found.claim_offset, 1)
+            if not records or not is_claim(records[0], found.claim_offset, found.nonce):
+                return f"it has another record at {found.claim_offset} than the store's last claim"
+        away_ms = self._runtime.wall_ms() - found.caught_up_ms
+        if found.caught_up_ms and found.offset < end and away_ms > MAX_AWAY_MS:
+            return f"the store was not kept for {away_ms // 3_600_000} h, and tombstones may be missed"
+        return ""
 
     def _on_owned(self, partition: Partition, owned: Owned) -> None:
         """The claim is read back: rebuild what is in memory, send again what may not have left."""
@@ -495,6 +521,7 @@ class Coordinator:
             if outgoing:
                 self._send(partition, turn_offset, outgoing)
         self._log.seek(COMMANDS, partition.number, partition.next_command)
+        partition.follows_commands = True
         partition.last_append_s = self._runtime.monotonic_s()
         if self._workers_end_with_log:
             self._lose_workers(partition, unseen=True)
@@ -623,6 +650,7 @@ class Coordinator:
             partition.next_command = record.offset + 1
             if record.offset >= partition.marks.commands and record.offset not in partition.covered:
                 partition.pending.append(record)
+                partition.pending_bytes += len(record.value or b"")
 
     def _decide(self) -> None:
         """Make the turns of all partitions that run, let waiting activities find workers, append."""
@@ -648,8 +676,20 @@ class Coordinator:
             self._runtime.at("appended")
         for partition in self.partitions.values():
             if partition.ownership.running:
+                self._pace(partition)
                 self._try_next(partition, now_ms)
                 self._write_position_if_idle(partition, now_ms)
+
+    def _pace(self, partition: Partition) -> None:
+        """Commands that cannot be decided so fast are left in the log, not in memory."""
+        full = len(partition.pending) >= MAX_PENDING or partition.pending_bytes >= MAX_PENDING_BYTES
+        few = len(partition.pending) <= MAX_PENDING // 2 and partition.pending_bytes <= MAX_PENDING_BYTES // 2
+        if partition.follows_commands and full:
+            self._log.unseek(COMMANDS, partition.number)
+            partition.follows_commands = False
+        elif few and not partition.follows_commands:
+            self._log.seek(COMMANDS, partition.number, partition.next_command)
+            partition.follows_commands = True
 
     def _try_next(self, partition: Partition, now_ms: int) -> None:
         """Announce whose code is tried next; it is entered when that is read back."""
@@ -724,6 +764,7 @@ class Coordinator:
         taken = 0
         while partition.pending and taken < MAX_COMMANDS_PER_STEP:
             record = partition.pending.popleft()
+            partition.pending_bytes -= len(record.value or b"")
             taken += 1
             command = self._decode_command(partition, record)
             if command is None:

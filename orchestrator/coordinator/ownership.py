@@ -375,6 +375,14 @@ class Ownership:
         return Lost(f"{decoded.owner} claimed the partition", found)
 
 
+def is_claim(record: Record, offset: int, nonce: str) -> bool:
+    """Whether a record is the claim of this nonce, at this offset."""
+    if record.offset != offset or record.value is None:
+        return False
+    decoded = _decode(record)
+    return isinstance(decoded, Claim) and decoded.nonce == nonce
+
+
 def _decode(record: Record) -> HistoryRecord:
     assert record.value is not None
     decoded = avro.decode(record.value)

@@ -40,6 +40,9 @@ from orchestrator.store.timers import Deadlines
 
 log = logging.getLogger(__name__)
 
+NOTE_MS = 60_000
+"""So often an owner notes in its store that it has kept up with history."""
+
 MAX_WAIT_S = 20.0
 """A client that awaits a result repeats its command within this time."""
 
@@ -85,6 +88,8 @@ class Partition:
         self._watch = watch
         self.poisoned: dict[str, str] = {}
         self.now_s = 0.0
+        self.fits_history = False
+        """Whether the store was held against history."""
         self.publishing: Publishing | None = None
         """Set while the partition is owned."""
         self.refusals = Refusals(store)
@@ -107,7 +112,8 @@ class Partition:
         self._position_asked_s = float("-inf")
         self.written_marks = self.marks
         self.written_sent_through = checkpoint.sent_through
-        self.seeking_commands = False
+        self.pending_bytes = 0
+        self.follows_commands = False
         self._requests: dict[tuple[str, str], Draft] = {}
         self._waiters: dict[str, list[tuple[float, AwaitResult]]] = {}
         self._blocked: list[tuple[float, str]] = []
@@ -135,6 +141,13 @@ class Partition:
     def held_back(self) -> Mapping[str, str]:
         """Runs whose business events the log refuses, and why."""
         return self.publishing.held_back if self.publishing is not None else {}
+
+    def rebuild(self) -> None:
+        """The store is of no use: begin with an empty one, at the beginning of history."""
+        self.store.wipe()
+        self.history, self.refusals = HistoryFold(self.store), Refusals(self.store)
+        self._reset()
+        self.assign(self.ownership.generation)
 
     def assign(self, generation: int) -> None:
         """Begin to restore from the store's checkpoint."""
@@ -175,7 +188,10 @@ class Partition:
         )
         self.chores += rows
         self.chores += self.refusals.forget(now_ms)
-        if self.chores:
+        if now_ms - self.history.caught_up_ms >= NOTE_MS:
+            self.history.caught_up_ms = now_ms
+            self._flush()
+        elif self.chores:
             self._flush()
         return tombstones
 

@@ -45,6 +45,10 @@ _TOPIC: Final = "history"
 MAX_RUNS_KEPT = 10_000
 """States of open runs kept in memory between two flushes: another one is read from the store again."""
 
+MAX_AWAY_MS = 6 * 24 * 3_600_000
+"""A store that was not caught up for so long is made again: tombstones are kept for seven days, and whoever
+missed one would keep a run for ever that is gone."""
+
 MAX_UNREAD = 100
 """Offsets kept of what was not understood. One that is understood later is enough to rebuild the store."""
 
@@ -100,6 +104,7 @@ class HistoryFold:
         self._unread = found.unread
         self._strict = strict
         self.position, self.trials = found.position, found.trials
+        self.claim_offset = found.claim_offset
         self.covered_through = -1
         """The offset of a position that covers the commands of all turns before it."""
         self._from_the_beginning = not found.offset
@@ -167,6 +172,7 @@ class HistoryFold:
         self.litter(offset, *map(history_key, self.parts.open))
         self.parts.drop()
         self.trials = self.trials.after_claim(claim, self.marks.commands)
+        self.claim_offset = offset
 
     def add_position(self, record: Position, offset: int) -> None:
         """A position that counts; the one before is superseded."""
@@ -293,6 +299,7 @@ class HistoryFold:
             caught_up_ms=self.caught_up_ms,
             position=self.position,
             trials=self.trials,
+            claim_offset=self.claim_offset,
         )
         self.store.apply([*self._rows, *rows] if self._rows else rows, checkpoint)
         self._rows.clear()

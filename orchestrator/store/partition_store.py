@@ -64,7 +64,8 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     offsets of records that this version did not understand, or not wholly. ``caught_up_ms`` is when a
     reader was at the end of the partition last, by its clock; 0 if it keeps no account of that.
     ``position`` is the key of the last position that counts, ``trials`` what history says of code that ends
-    the process.
+    the process. ``claim_offset`` is where the last claim stands, whose ``nonce`` this is: claims are kept for
+    ever, so history says whether it is still the same.
     """
 
     format: int = FORMAT
@@ -82,6 +83,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     caught_up_ms: int = 0
     position: bytes = b""
     trials: Trials = Trials()
+    claim_offset: int = -1
 
 
 class Unpublished(NamedTuple):

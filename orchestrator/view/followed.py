@@ -14,7 +14,7 @@ from orchestrator.errors import LogError, Unavailable
 from orchestrator.log.port import Log, Record
 from orchestrator.log.topics import HISTORY
 from orchestrator.protocol.views import PartitionFollowed
-from orchestrator.store.fold import HistoryFold, outgrown
+from orchestrator.store.fold import MAX_AWAY_MS, HistoryFold, outgrown
 from orchestrator.store.partition_store import PartitionStore
 
 _logger = logging.getLogger(__name__)
@@ -24,10 +24,6 @@ RETRY_MS = 1_000
 
 NOTE_MS = 60_000
 """So often a store that is caught up notes that it is: a write that nothing else asks for."""
-
-MAX_AWAY_MS = 6 * 24 * 3_600_000
-"""A store that was not caught up for so long is made again: tombstones are kept for seven days, and whoever
-missed one would show a run for ever that is gone."""
 
 
 class Followed:

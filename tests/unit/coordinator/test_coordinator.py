@@ -10,11 +10,15 @@ import pytest
 
 from orchestrator import workflow
 from orchestrator.codec import avro
+from orchestrator.coordinator import coordinator, ownership
 from orchestrator.coordinator.ownership import ACK_DEADLINE_S, IDLE_S
 from orchestrator.coordinator.turn import TurnMaker
+from orchestrator.log import simulated
 from orchestrator.log.schemas import SCHEMA_KEY
-from orchestrator.log.topics import META, WORKERS
+from orchestrator.log.topics import COMMANDS, HISTORY, META, WORKERS
+from orchestrator.protocol.records import Claim, Marks, Position, history_key
 from orchestrator.protocol.tasks import CoordinatorBeat
+from orchestrator.store.fold import MAX_AWAY_MS
 
 from .kit import CALM, Bench, signal, start
 
@@ -211,3 +215,81 @@ def test_a_log_that_does_not_answer_is_asked_again(bench: Bench, point: str) -> 
     bench.until(lambda: bench.partition.ownership.running)
     bench.send(signal("note", "x"))
     assert bench.words()[-1] == "done: WorkflowSignaled WorkflowCompleted"
+
+
+# ------------------------------------------------------------------------------ a store and its history
+
+
+def other_history(bench: Bench, records: int) -> None:
+    """As if the topic had been made anew, by others: a claim, and positions of its owner."""
+    log = bench.cluster.partition(HISTORY, 0)
+    log.keep(lambda record: False)
+    log.end = 0
+    other = Claim(epoch=1, nonce="another", owner="other", generation=0, time_ms=0)
+    bench.land(HISTORY, avro.encode(other), history_key(other))
+    for seq in range(1, records):
+        position = Position(epoch=1, seq=seq, marks=Marks(commands=1), sent_through=-1, time_ms=0)
+        bench.land(HISTORY, avro.encode(position), history_key(position))
+
+
+@pytest.mark.parametrize(("records", "reason"), [(1, "history ends at"), (50, "another record at")])
+def test_a_store_that_does_not_fit_history_is_rebuilt(
+    bench: Bench, caplog: pytest.LogCaptureFixture, records: int, reason: str
+) -> None:
+    bench.send(start())
+    bench.coordinator.finish()
+    other_history(bench, records)
+    bench.begin()
+    assert reason in caplog.text
+    assert bench.partition.store.latest_run_id("a") is None
+    bench.send(start("b", "b"))
+    assert bench.partition.store.latest_run_id("b") is not None
+    before = caplog.text.count("is rebuilt")
+    bench.restart()
+    assert caplog.text.count("is rebuilt") == before, "now it fits"
+
+
+def test_a_store_that_was_away_for_longer_than_tombstones_are_kept_is_rebuilt(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.send(start(), start("b", "b"))
+    bench.pass_s(2)
+    gone = bench.turns[0]
+    bench.crash()
+    bench.runtime.elapsed_s += MAX_AWAY_MS / 1_000 + 10
+    log = bench.cluster.partition(HISTORY, 0)
+    log.keep(lambda record: record.key != history_key(gone))  # its tombstone came and went meanwhile
+    bench.land(HISTORY, avro.encode(position(9)), history_key(position(9)))
+    bench.begin()
+    assert "tombstones may be missed" in caplog.text
+    assert [bench.partition.store.latest_run_id(name) for name in ("a", "b")] == [
+        None,
+        bench.turns[-1].run_id,
+    ]
+
+
+def position(seq: int) -> Position:
+    return Position(epoch=1, seq=seq, marks=Marks(), sent_through=-1, time_ms=0)
+
+
+@pytest.mark.parametrize("limit", ["MAX_PENDING", "MAX_PENDING_BYTES"])
+def test_commands_that_cannot_be_decided_stay_in_the_log(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    bench.send(start())
+    monkeypatch.setattr(coordinator, limit, 20)
+    monkeypatch.setattr(simulated, "POLL_RECORDS", 10)
+    bench.cluster.stalled = True
+    bench.put(signal("note", "first"))
+    bench.step()
+    monkeypatch.setattr(ownership, "MAX_IN_FLIGHT_TURNS", 1)
+    bench.put(*(signal("note", str(n)) for n in range(200)))
+    pending = 0
+    for _ in range(30):
+        bench.step()
+        pending = max(pending, len(bench.partition.pending))
+    assert 0 < pending <= 30
+    bench.cluster.stalled = False
+    bench.settle()
+    assert len(bench.replies) == 202
+    assert bench.partition.marks.commands == bench.cluster.partition(COMMANDS, 0).end
