@@ -30,7 +30,7 @@ from tests.kafka.broker import USERS, Broker, free_ports
 from tests.kafka.raw import RawLog
 from tests.kafka.shared import Shared
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]  # a busy machine starts a broker in half a minute
 
 SOON_S = 100.0
 
@@ -343,6 +343,43 @@ class TestOutages:
                 await sending
             with pytest.raises(Unavailable, match="closed"):
                 await reading
+
+
+class TestSurprises:
+    """What aiokafka may do tomorrow must not leave anybody waiting."""
+
+    async def test_an_error_of_the_library_is_unavailable_and_the_next_send_lands(
+        self,
+        kafka: Shared,
+        namespace: str,
+        raws: Callable[[str, str], RawLog],
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        raw = raws(kafka.bootstrap, namespace)
+        raw.create_topics(partitions=1)
+        async with opened(kafka.bootstrap, namespace) as log:
+            await log.send(signal())
+            producer = await log._sender._ready()
+            monkeypatch.setattr(producer, "send_batch", None)
+            with pytest.raises(Unavailable, match="TypeError"):
+                await log.send(signal("lost"))
+            assert "sending to Kafka failed" in caplog.text
+            await log.send(signal("lands"))
+        found = [avro.decode(record.value or b"").workflow_id for record in raw.read("commands", 0)]
+        assert found == ["w", "lands"]
+
+    async def test_closing_ends_an_open_that_is_under_way(
+        self, kafka: Shared, namespace: str, raws: Callable[[str, str], RawLog]
+    ) -> None:
+        raws(kafka.bootstrap, namespace).create_topics(partitions=1)
+        async with opened(kafka.bootstrap, namespace) as log:
+            await log.open_beats()
+            opening = asyncio.create_task(log.open_inbox("w"))
+            await asyncio.sleep(0)
+            await log.close()
+            with pytest.raises(Unavailable):
+                await opening
 
 
 class TestRoles:

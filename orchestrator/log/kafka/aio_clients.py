@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -33,10 +34,9 @@ async def start(starting: Coroutine[Any, Any, None]) -> None:
 async def stop_producer(producer: AIOKafkaProducer, patience_s: float) -> None:
     """Stop a producer. After ``patience_s``, batches that no broker has taken are failed."""
     try:
-        async with asyncio.timeout(patience_s):
-            await producer.flush()
-    except TimeoutError:
-        pass
+        with suppress(Exception):
+            async with asyncio.timeout(patience_s):
+                await producer.flush()
     finally:
         producer._message_accumulator.fail_all(KafkaError("the producer was given up"))
         await _apart(producer.stop())

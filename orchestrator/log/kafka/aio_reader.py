@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -76,6 +77,7 @@ class Reader:
         self._changed = asyncio.Event()
         self._connected = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def used(self, topic: str) -> dict[int, int]:
         """How many streams read each partition of a topic."""
@@ -87,16 +89,20 @@ class Reader:
         place = TopicPartition(self._topic(channel.topic), partition)
         if place not in self._reading:
             end = await self._end(place)
+            if self._closed:
+                raise Unavailable("this side of the log is closed")
             if place not in self._reading:  # another one may have opened it meanwhile
                 self._reading[place] = _Reading(channel.topic, Feed(channel, partition, end), [])
                 self._assign()
         reading = self._reading[place]
-        stream = WaitingStream(reading.feed, name, lambda closed: self._closed(place, closed))
+        stream = WaitingStream(reading.feed, name, partial(self._release, place))
         reading.streams.append(stream)
         return stream
 
     async def close(self) -> None:
-        """Read no more; all streams end."""
+        """Read no more; all streams end, and who waits for one to open is told."""
+        self._closed = True
+        self._connected.set()
         for reading in self._reading.values():
             for stream in reading.streams:
                 stream.end()
@@ -104,7 +110,7 @@ class Reader:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _closed(self, place: TopicPartition, stream: WaitingStream[Any]) -> None:
+    def _release(self, place: TopicPartition, stream: WaitingStream[Any]) -> None:
         reading = self._reading.get(place)
         if reading is not None and stream in reading.streams:
             reading.streams.remove(stream)
@@ -115,14 +121,17 @@ class Reader:
     # --- the consumer ---
 
     async def _end(self, place: TopicPartition) -> int:
-        if self._task is None:
+        if self._task is None and not self._closed:
             self._task = asyncio.create_task(self._run(), name="read Kafka")
         while True:
             await self._connected.wait()
-            assert self._consumer is not None
+            if self._closed:
+                raise Unavailable("this side of the log is closed")
+            consumer = self._consumer
+            assert consumer is not None
             try:
                 async with asyncio.timeout(CHECK_TIMEOUT_S):
-                    ends = await self._consumer.end_offsets([place])
+                    ends = await consumer.end_offsets([place])
             except (KafkaError, TimeoutError) as error:
                 _logger.debug("the end of %s is asked for again: %r", place, error)
                 await asyncio.sleep(RETRY_FIRST_S)
@@ -147,7 +156,8 @@ class Reader:
             except Exception:
                 _logger.exception("reading from Kafka failed; it begins again where it was")
             finally:
-                self._connected.clear()
+                if not self._closed:
+                    self._connected.clear()
                 consumer, self._consumer = self._consumer, None
                 if consumer is not None:
                     await stop_consumer(consumer)

@@ -15,6 +15,7 @@ Two facts about aiokafka's idempotent producer decide how it is used:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from enum import Enum
@@ -30,11 +31,13 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from orchestrator.errors import ConfigError, RecordRefused, Unavailable
+from orchestrator.errors import ConfigError, OrchestratorError, RecordRefused, Unavailable
 from orchestrator.log.kafka.aio_clients import stop_producer
 from orchestrator.log.kafka.outage import Outage
 from orchestrator.log.port import Record
 from orchestrator.log.waiting import Acknowledgements, Token
+
+_logger = logging.getLogger(__name__)
 
 MAX_BACKLOG = 20_000
 """Records that may wait for an acknowledgement: a second of what a process can send. More are turned away."""
@@ -199,7 +202,9 @@ class Sender:
             if len(parcels) > 1:
                 return _Verdict.EACH_ALONE  # one of them is refused, the others are innocent
             self._fail(parcels, RecordRefused(f"Kafka refused a record on {place.topic}: {_reason(error)}"))
-        except KafkaError as error:
+        except Exception as error:
+            if not isinstance(error, KafkaError):
+                _logger.exception("sending to Kafka failed; what was sent is repeated by its senders")
             self._replace(producer, self._timeout_s)
             self._fail(parcels, Unavailable(self._outage.describe(_reason(error))))
         else:
@@ -246,7 +251,9 @@ class Sender:
                 try:
                     self._producer = await self._connect()
                     return
-                except Unavailable as error:
+                except ConfigError:
+                    raise
+                except OrchestratorError as error:
                     self._outage.begin(str(error))
                 self._drop_late()
                 await asyncio.sleep(delay_s)
@@ -279,5 +286,5 @@ def delays() -> Iterator[float]:
         delay_s = min(2 * delay_s, RETRY_MOST_S)
 
 
-def _reason(error: KafkaError) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__} {error}".strip()
