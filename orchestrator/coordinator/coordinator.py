@@ -334,6 +334,8 @@ class Coordinator:
         if not isinstance(token, Receipt):
             lost = partition.ownership.on_delivery(delivery)
             if lost is not None:
+                if lost.refused is not None:
+                    partition.note_refused(lost.refused.workflow_id, lost.reason)
                 self._incident(partition, lost.reason)
             return
         if token.nonce != partition.ownership.nonce:

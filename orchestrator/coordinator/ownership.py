@@ -104,10 +104,14 @@ class Owned(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """What was decided and not yet read back must be forgotten; ``found`` counts nevertheless."""
+    """What was decided and not yet read back must be forgotten; ``found`` counts nevertheless.
+
+    ``refused`` is the turn that the log did not take.
+    """
 
     reason: str
     found: Found | None = None
+    refused: Turn | None = None
 
 
 Read = Found | Void | Erased
@@ -338,7 +342,9 @@ class Ownership:
             self._drop_claim()  # should it land all the same, it is an older claim of this process
             self._claim_again_s = self._runtime.monotonic_s() + CLAIM_AGAIN_S
             return None
-        return Lost(f"append to history: {delivery.outcome.value}: {delivery.error}")
+        record = token.flight.record if token.flight is not None else None
+        refused = record if delivery.outcome is Outcome.REFUSED and isinstance(record, Turn) else None
+        return Lost(f"append to history: {delivery.outcome.value}: {delivery.error}", refused=refused)
 
     def on_record(self, record: Record) -> Verdict | None:
         """The next record of history, in offset order, as it is read back."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
@@ -39,6 +39,12 @@ from orchestrator.store.rows import Row, row_of_close, rows_of, unpublished_row
 from orchestrator.store.timers import Deadlines
 
 log = logging.getLogger(__name__)
+
+MAX_REFUSALS = 2
+"""Of a run's turn in a row. Claims are anew each time, so it must not go on for ever."""
+
+UNWRITABLE_S = 600.0
+"""So long code is not entered whose turn was refused: somebody has to change the code or the log."""
 
 NOTE_MS = 60_000
 """So often an owner notes in its store that it has kept up with history."""
@@ -88,6 +94,8 @@ class Partition:
         self._watch = watch
         self.poisoned: dict[str, str] = {}
         self.now_s = 0.0
+        self.refused_turns: Counter[str] = Counter()
+        self.unwritable: dict[str, tuple[float, str]] = {}
         self.fits_history = False
         """Whether the store was held against history."""
         self.publishing: Publishing | None = None
@@ -265,6 +273,24 @@ class Partition:
         return find
 
     # ------------------------------------------------------------------------------------- requests
+
+    def note_refused(self, workflow_id: str, reason: str) -> None:
+        """The log did not take a turn of an id. Once may be chance; the second time its run is blocked,
+        without what its code did; if that is not taken either, its commands are set aside.
+        """
+        self.refused_turns[workflow_id] += 1
+        if self.refused_turns[workflow_id] > MAX_REFUSALS:
+            self.poisoned[workflow_id] = reason
+        elif self.refused_turns[workflow_id] == MAX_REFUSALS:
+            self.unwritable[workflow_id] = (self.now_s + UNWRITABLE_S, reason)
+
+    def why_unwritable(self, workflow_id: str) -> str:
+        """Why the log does not take what the code of an id does; "" if it may."""
+        until_s, reason = self.unwritable.get(workflow_id, (0.0, ""))
+        if reason and until_s <= self.now_s:
+            del self.unwritable[workflow_id]
+            return ""
+        return reason
 
     def drafts_in_flight(self, run: Run) -> list[Draft]:
         """The turns of a run that are appended and not yet in the store, in order."""
@@ -454,6 +480,8 @@ class Partition:
         run = draft.run
         state = run.state
         run.in_flight -= 1
+        if self.refused_turns:
+            self.refused_turns.pop(state.workflow_id, None)
         for receipt in draft.settled:
             self.outflow.settle(receipt)
         self.deadlines.commit(state.workflow_id, state.run_id, draft.changes)

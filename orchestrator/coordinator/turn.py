@@ -73,7 +73,7 @@ may do that for ever; others shall not wait for it."""
 
 NO_MARKS = Marks()
 
-CODE_ERRORS = (WorkflowCodeError, NotDeterministic, Evicted, KeyboardInterrupt, ProcessEnded)
+CODE_ERRORS = (WorkflowCodeError, NotDeterministic, Evicted, KeyboardInterrupt, ProcessEnded, RecordRefused)
 """What user code ends with when it cannot go on. A ``KeyboardInterrupt`` here was raised by the code itself:
 Ctrl-C reaches the main thread only. It must not end the engine at each start."""
 
@@ -196,6 +196,9 @@ class Partition(Protocol):
     @property
     def held_back(self) -> Mapping[str, str]:
         """Runs whose business events the log refuses, and why."""
+
+    def why_unwritable(self, workflow_id: str) -> str:
+        """Why the log does not take what the code of an id does; "" if it may."""
 
     def drafts_in_flight(self, run: Run) -> list[Draft]:
         """The turns of a run that are appended and not yet in the store, in order."""
@@ -636,6 +639,8 @@ class _Builder:
         state = run.state
         if self.workflow_id in self.partition.suspects:
             raise Evicted
+        if refused := self.partition.why_unwritable(self.workflow_id):
+            raise RecordRefused(refused)
         waits = state.blocked is not None and self.maker.runtime.monotonic_s() < run.retry_at_s
         if waits or not self.partition.caution.admits(state):
             return None

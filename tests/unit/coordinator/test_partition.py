@@ -361,3 +361,50 @@ def test_the_limit_of_request_ids_is_that_of_all_runs_of_an_id(
         bench.send(start(request_id=f"s{n}"), c.TerminateWorkflow(workflow_id="a", request_id=f"t{n}"))
         bench.pass_s(1)
         assert bench.partition.store.count_requests("a") <= 10
+
+
+# ------------------------------------------------------------------------- what the log does not take
+
+
+@workflow.defn(name="Large")
+class Large:
+    """Answers with more than the log takes, when it is told to."""
+
+    @workflow.run
+    async def run(self) -> str:
+        await workflow.wait_condition(lambda: hasattr(self, "size"))
+        return "x" * self.size
+
+    @workflow.signal
+    def end(self, size: int, padding: str = "") -> None:
+        self.size = size
+
+
+def test_a_run_whose_turn_the_log_refuses_is_blocked_and_others_go_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, FanOut, Large)
+    bench.cluster.max_record_bytes = 2_000
+    names = [f"w{n}" for n in range(20)]
+    bench.send(*(start(name, name, workflow_type="Large") for name in [*names, "big"]))
+    bench.put(*(signal("end", 1, workflow_id=name, request_id=f"e-{name}") for name in names[:10]))
+    bench.put(signal("end", 3_000, workflow_id="big"))
+    bench.send(*(signal("end", 1, workflow_id=name, request_id=f"e-{name}") for name in names[10:]))
+    states = {name: bench.partition.latest_state(name) for name in [*names, "big"]}
+    assert [states[name].status.value for name in names] == ["Completed"] * 20  # type: ignore[union-attr]
+    big = states["big"]
+    assert big is not None
+    assert big.blocked is not None
+    assert (big.blocked.type, "at most 2000 are allowed" in big.blocked.message) == ("RecordRefused", True)
+    assert len(bench.claims) <= 1 + partition.MAX_REFUSALS
+    bench.pass_s(60)
+    assert len(bench.claims) <= 1 + partition.MAX_REFUSALS, "it does not go on like that"
+
+
+def test_a_command_that_the_log_refuses_with_its_turn_is_set_aside(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, FanOut, Large)
+    bench.send(start("big", "big", workflow_type="Large"))
+    bench.cluster.max_record_bytes = 2_000
+    large = signal("end", 1, "x" * 1_900, workflow_id="big", request_id="large")
+    bench.send(large, start("w", "w", workflow_type="Large"))
+    assert bench.reply("large").rejection == "engine-failed"
+    assert bench.reply("w").run_id
+    assert "at most 2000 are allowed" in bench.partition.poisoned["big"]
