@@ -74,14 +74,7 @@ def coordinator(
         retention_ms=round(retention.total_seconds() * 1_000),
     )
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        """Leave in order; a second signal ends the process as usual."""
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
-        member.stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    _stop_on_signals(member)
     workflows = ", ".join(sorted(loaded.workflows))
     print(
         f"ready: namespace {settings.namespace} on {settings.bootstrap}  workflows: {workflows}", flush=True
@@ -93,6 +86,19 @@ def coordinator(
         watch.stop()
         lock.release()
     return exits.OK
+
+
+def _stop_on_signals(member: Coordinator) -> None:
+    """Leave in order at the first SIGINT or SIGTERM; the second one ends the process as usual."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
+        member.stop()
+
+    for number in signals:
+        signal.signal(number, on_signal)
 
 
 def _end(workflow_id: str) -> None:

@@ -26,6 +26,7 @@ from orchestrator.contrib.world import World
 from orchestrator.demo import inputs, scene
 from orchestrator.demo.checks import CHECKS, REVIEWED
 from orchestrator.demo.evidence import Evidence
+from orchestrator.demo.kafka_stage import KafkaStage
 from orchestrator.demo.onboarding import MerchantOnboarding
 from orchestrator.demo.orders import OrderFulfilment
 from orchestrator.demo.report import Report
@@ -77,8 +78,6 @@ def demo(
     try:
         stage: Stage
         if log:
-            from orchestrator.demo.kafka_stage import KafkaStage  # late: Kafka's client takes its time
-
             stage = KafkaStage(folder, port, log, namespace, kafka_config)
         else:
             stage = EmbeddedStage(folder, port)
