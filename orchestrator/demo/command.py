@@ -76,11 +76,9 @@ def demo(
     folder = Path(tempfile.mkdtemp(prefix="orchestrator-demo-")) if data is None else data.absolute()
     code = FAILED
     try:
-        stage: Stage
-        if log:
-            stage = KafkaStage(folder, port, log, namespace, kafka_config)
-        else:
-            stage = EmbeddedStage(folder, port)
+        stage: Stage = (
+            KafkaStage(folder, port, log, namespace, kafka_config) if log else EmbeddedStage(folder, port)
+        )
         code = asyncio.run(_main(report, stage, serve=serve))
     except OrchestratorError as error:
         report.failed(str(error))
