@@ -10,7 +10,7 @@ from orchestrator import activity, workflow
 from tests.e2e import steady
 from tests.e2e.steady import Steady, compute, compute_in_a_thread
 
-__all__ = ["Sleeper", "Slow", "Steady", "Teller", "compute", "compute_in_a_thread", "linger"]
+__all__ = ["Announcer", "Sleeper", "Slow", "Steady", "Teller", "compute", "compute_in_a_thread", "linger"]
 
 FOLDER = "TEST_FOLDER"
 """Names the folder of the ledger."""
@@ -49,6 +49,18 @@ class Slow:
             pid = await workflow.execute_activity(linger, seconds, start_to_close_timeout=120)
             pids.append(pid)
         return pids
+
+
+@workflow.defn
+class Announcer:
+    """Publishes again and again, from its first turn to its last."""
+
+    @workflow.run
+    async def run(self, topic: str, count: int) -> None:
+        for number in range(count):
+            workflow.publish(topic, {"number": number})
+            await workflow.sleep(0.1)
+        workflow.publish(topic, {"number": count})
 
 
 @workflow.defn
