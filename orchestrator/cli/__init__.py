@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -120,25 +120,21 @@ _GROUPS = {
 
 def make_app() -> App:
     """The tree of commands."""
-    from inspect import cleandoc
+    from cyclopts import App, Parameter
 
-    from cyclopts import App
-
+    from orchestrator.cli.overview import flowing
     from orchestrator.cli.version import version
 
     common: dict[str, Any] = {"help_format": "plaintext", "help_epilogue": EXIT_CODES}
-    app = App(
-        name="orchestrator",
-        help=_ABOUT,
-        version=version,
-        **common,
-    )
+    # An empty text is how an option says that it was not given: that is no default to show, which None says.
+    shown = Parameter(show_default=lambda value: cast(str, str(value) if value else None))
+    app = App(name="orchestrator", help=_ABOUT, version=version, default_parameter=shown, **common)
     for name, (place, about) in _COMMANDS.items():
-        app.command(place, name=name, help=cleandoc(about), **common)
+        app.command(place, name=name, help=flowing(about), **common)
     for group, (about_group, commands) in _GROUPS.items():
         grouped = App(name=group, help=about_group, **common)
         for name, about in commands.items():
-            grouped.command(f"orchestrator.cli.{group}:{name}_", name=name, help=cleandoc(about), **common)
+            grouped.command(f"orchestrator.cli.{group}:{name}_", name=name, help=flowing(about), **common)
         app.command(grouped)
     return app
 
@@ -188,7 +184,7 @@ def _run(arguments: Sequence[str]) -> int:
 
         fix_hash_seed()
 
-    from cyclopts import CycloptsError
+    from cyclopts import CycloptsError, UnusedCliTokensError
 
     from orchestrator.errors import OrchestratorError
 
@@ -197,6 +193,9 @@ def _run(arguments: Sequence[str]) -> int:
             list(arguments), exit_on_error=False, print_error=False, result_action="return_value"
         )
         return code if isinstance(code, int) else exits.OK
+    except UnusedCliTokensError as error:
+        surplus = " ".join(error.unused_tokens or ())
+        return exits.tell(f"there are too many arguments: {surplus}", exits.USAGE, "see --help")
     except CycloptsError as error:
         return exits.tell(f"{error}".strip(), exits.USAGE, "see --help")
     except OrchestratorError as error:

@@ -22,9 +22,9 @@ _MIN_WIDTH = 40
 _CYAN, _BOLD, _PLAIN = "\x1b[36m", "\x1b[1m", "\x1b[0m"
 
 
-def first_sentence(text: str) -> str:
-    """The first paragraph of a command's help, on one line."""
-    return " ".join(text.split("\n\n", 1)[0].split())
+def flowing(text: str) -> str:
+    """A help text with each paragraph on one line: the terminal breaks it."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
 
 
 def overview(name: str, about: str, commands: Mapping[str, str], epilogue: str) -> str:
@@ -37,7 +37,7 @@ def overview(name: str, about: str, commands: Mapping[str, str], epilogue: str) 
         epilogue: what stands below.
     """
     width = max(shutil.get_terminal_size().columns, _MIN_WIDTH)
-    rows = {command: first_sentence(commands[command]) for command in sorted(commands)}
+    rows = {command: flowing(commands[command]).split("\n")[0] for command in sorted(commands)}
     if " " not in name:
         rows |= _OPTIONS
     colored = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

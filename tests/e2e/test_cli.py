@@ -161,6 +161,7 @@ def test_errors_are_one_message_and_an_exit_code(run: Run) -> None:
         (("workflow", "list", "--address", "http://127.0.0.1:1"), 1, "no engine answers"),
         (("workflow", "list", "--address", "ftp://x"), 1, "expected one like http://"),
         (("workflow", "bogus"), 2, "bogus"),
+        (("workflow", "result", "open", "closed"), 2, "there are too many arguments: closed"),
         (("bogus",), 2, "bogus"),
     ]
     for arguments, code, words in table:

@@ -81,3 +81,19 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "│ \x1b[36mdo         \x1b[0m  Does it." in printed()
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in printed()
+
+
+def test_a_commands_help_flows_and_shows_no_empty_defaults(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    make_app()(["dev", "--help"], exit_on_error=False, result_action="return_value")
+    shown = capsys.readouterr().out
+    assert "Stop it with Ctrl-C; everything goes on where it was at the next start" in shown
+    assert "[default: 7350]" in shown
+    make_app()(["workflow", "list", "--help"], exit_on_error=False, result_action="return_value")
+    shown = capsys.readouterr().out
+    assert "[default: table]" in shown
+    assert "--address" in shown
+    assert "[default: ]" not in shown
+    assert '[default: ""]' not in shown
