@@ -216,11 +216,10 @@ class EventPublisher:
 
     def _receive(self, item: Item) -> None:
         """Put a turn where it belongs by the mark; what was published is dropped."""
-        held = self._held.get(item.run_id)
         if item.offset > self.progress.through:
             self._waiting.append(item)
-        elif held is not None and item.offset >= held.offset:
-            self._hold(held, item)
+        elif self._is_held(item):
+            self._hold(self._held[item.run_id], item)
 
     def _all_items(self) -> Iterable[Item]:
         yield from self._waiting
@@ -242,7 +241,7 @@ class EventPublisher:
         records = size = 0
         held_bytes = self._held_bytes
         for item in self._waiting:
-            if item.run_id in self._held:
+            if self._is_held(item):
                 if held_bytes >= MAX_HELD_BYTES:
                     break
                 held_bytes += item.size_bytes
@@ -253,9 +252,14 @@ class EventPublisher:
             batch.append(item)
         return batch
 
+    def _is_held(self, item: Item) -> bool:
+        """Whether an item waits for its run. What the run published before the refusal does not."""
+        held = self._held.get(item.run_id)
+        return held is not None and item.offset >= held.offset
+
     def _publish(self, batch: Sequence[Item]) -> float:
         """Publish the next turns; of a run that is held back only the mark moves on."""
-        leaving = [item for item in batch if item.run_id not in self._held]
+        leaving = [item for item in batch if not self._is_held(item)]
         for item in leaving:
             if reason := self._refused(item):
                 return self._begin_to_hold(item, reason)
@@ -268,7 +272,7 @@ class EventPublisher:
             return self._fail(published.error)
         for item in batch:
             self._waiting.popleft()
-            if item.run_id in self._held:
+            if self._is_held(item):
                 self._hold(self._held[item.run_id], item)
         self._note(batch[-1].offset)
         return 0.0

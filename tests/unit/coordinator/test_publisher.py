@@ -276,6 +276,23 @@ class TestRefusals:
         assert words(bench) == ["b1", "a1"]
         assert rows(bench) == 0
 
+    def test_what_a_run_published_before_a_refusal_leaves_and_does_not_wait_with_the_rest(
+        self, bench: Bench
+    ) -> None:
+        """Simulation, seed 307: the mark had passed the first turn, which nobody published."""
+        bench.send(start("a"))
+        bench.send(say("a1", "a"))
+        bench.hook.fates[ORDERS] = [Fate.LAND, Fate.REFUSE]
+        bench.send(say("a2", "a"))
+        bench.publish()
+        assert words(bench) == ["a1"]
+        bench.coordinator.close()
+        shutil.rmtree(bench.folder)
+        bench.begin()
+        bench.pass_s(6)
+        bench.publish()
+        assert words(bench) == ["a1", "a2"]
+
     def test_nothing_is_tried_again_before_all_of_it_is_there(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch
     ) -> None:
