@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from orchestrator.coordinator import retention
 from orchestrator.coordinator.coordinator import Coordinator
-from orchestrator.coordinator.ownership import Ownership, Phase
+from orchestrator.coordinator.ownership import Found, Ownership, Phase, Void
 from orchestrator.coordinator.partition import Partition
 from orchestrator.coordinator.publisher import EventPublisher
+from orchestrator.coordinator.retention import Cleaner
 from orchestrator.engine import activity
 from orchestrator.engine.validity import Validity
 from orchestrator.log.simulated_transactions import Transactions
 from orchestrator.protocol.publications import PublishMark
 from orchestrator.store import keys, timers
+from orchestrator.store.fold import HistoryFold
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.worker.inbox import InboxRules
 
@@ -145,12 +148,55 @@ def what_is_held_back_is_forgotten(patch: Callable[..., None]) -> None:
 
 def unpublished_rows_are_not_restored(patch: Callable[..., None]) -> None:
     """A turn that was read while restoring is taken for published."""
-    original = Partition._fold_turn
+    original = HistoryFold._fold
 
-    def fold(self: Partition, turn: Any, offset: int) -> Any:
-        return [row for row in original(self, turn, offset) if row.key[:1] != keys.UNPUBLISHED]
+    def fold(self: HistoryFold, turn: Any, offset: int) -> str:
+        dropped = original(self, turn, offset)
+        self._rows = [row for row in self._rows if row.key[:1] != keys.UNPUBLISHED]
+        return dropped
 
-    patch(Partition, "_fold_turn", fold)
+    patch(HistoryFold, "_fold", fold)
+
+
+def the_last_position_is_litter(patch: Callable[..., None]) -> None:
+    """A position gets a tombstone before another one has superseded it."""
+    original = HistoryFold.add_position
+
+    def add(self: HistoryFold, record: Any, offset: int) -> None:
+        original(self, record, offset)
+        self.litter(offset, self.position)
+        self.position = b""
+
+    patch(HistoryFold, "add_position", add)
+
+
+def a_run_goes_end_first(patch: Callable[..., None]) -> None:
+    """The last turn of a closed run gets its tombstone before the first one."""
+    original = retention.turn_keys
+
+    def first_key(turn: Any) -> list[bytes]:
+        cleaner = CLEANING[-1]
+        return [original(list(cleaner._store.turns(turn.run_id))[-1])[-1]]
+
+    def closed_runs(self: Any, *args: Any) -> None:
+        CLEANING.append(self)
+        clean(self, *args)
+
+    CLEANING: list[Any] = []
+    clean = Cleaner._closed_runs
+    patch(retention, "turn_keys", first_key)
+    patch(Cleaner, "_closed_runs", closed_runs)
+
+
+def what_is_in_flight_is_litter(patch: Callable[..., None]) -> None:
+    """Records that the owner reads back are taken for late ones."""
+    original = Ownership.on_record
+
+    def on_record(self: Ownership, record: Any) -> Any:
+        verdict = original(self, record)
+        return Void(record.key, record.offset) if isinstance(verdict, Found) else verdict
+
+    patch(Ownership, "on_record", on_record)
 
 
 MUTATIONS = (
@@ -168,6 +214,9 @@ MUTATIONS = (
     events_are_published_again_after_an_unknown_outcome,
     what_is_held_back_is_forgotten,
     unpublished_rows_are_not_restored,
+    the_last_position_is_litter,
+    a_run_goes_end_first,
+    what_is_in_flight_is_litter,
 )
 
 

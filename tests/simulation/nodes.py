@@ -122,6 +122,7 @@ class CoordinatorNode:
             log_id="simulated",
             identity=self.name,
             max_runs_in_memory=world.max_runs,
+            retention_ms=world.retention_ms,
         )
         self.process.start()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 from orchestrator.coordinator import publishing
+from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS
 from orchestrator.coordinator.runtime import STEP_POINTS
 from orchestrator.errors import LogError
 from orchestrator.log.port import Record
@@ -30,6 +32,9 @@ FAULTY_MS = 60_000
 HEAL_MS = 200_000
 """So long after the healing everything must have ended: timeouts and backoffs of all programs fit in."""
 
+CLEANING_MS = 60_000
+"""So long runs past their retention are cleaned while coordinators die; then as long again in peace."""
+
 START_MS = 1_700_000_000_000
 
 
@@ -51,6 +56,7 @@ class World:
             faults=_draw_faults(self.rng),
         )
         self.max_runs = self.rng.choice([0, 0, 3, 10_000])
+        self.retention_ms = DEFAULT_RETENTION_MS
         self.visited: dict[str, int] = {}
         self.ledger: list[tuple[str, int, int, int, str]] = []
         self.notes: list[str] = []
@@ -94,6 +100,8 @@ class World:
                 self._step()
             self._settle()
             self._check()
+            if self.seed % 3 == 0:
+                self._clean_up()
         finally:
             publishing.FEED_TURNS = usual
             self.close()
@@ -200,6 +208,49 @@ class World:
         until_ms = self._now_ms + 5_000
         while self._now_ms < until_ms:
             self._step()
+
+    # --- the second act ---
+
+    def _clean_up(self) -> None:
+        """All runs are past their retention. They go, and nothing comes back, whoever dies and loses its
+        store meanwhile, and wherever the log's cleaner has been.
+        """
+        self.note("all runs are past their retention")
+        self.retention_ms = 1
+        first = [self.cluster.partition(HISTORY, number).end for number in range(PARTITIONS)]
+        for node in self.coordinators:
+            node.die(wipe=False)
+            node.restart_at_ms = 0
+        until_ms = self._now_ms + CLEANING_MS
+        while self._now_ms < until_ms:
+            self._step()
+            chance = self.rng.random()
+            if chance < 0.002:
+                self.rng.choice(self.coordinators).die(wipe=self.rng.random() < 0.5)
+            elif chance < 0.02:
+                self.cluster.clean(HISTORY, self.rng.randrange(PARTITIONS))
+            self._nothing_came_back(first)
+        while self._now_ms < until_ms + CLEANING_MS:
+            self._step()
+        for number in range(PARTITIONS):
+            self.cluster.clean(HISTORY, number, up_to=self.cluster.partition(HISTORY, number).end)
+        self._nothing_came_back(first)
+        left = [key for key in self._keys_of_history() if not key.startswith((b"claim", b"position"))]
+        if left:
+            raise checkers.Violation(f"after their retention there are still {len(left)} records: {left[:3]}")
+
+    def _nothing_came_back(self, first: list[int]) -> None:
+        """No turn was appended since: all commands were decided, and all runs are closed."""
+        for number, offset in enumerate(first):
+            for record in self.cluster.partition(HISTORY, number).read(offset, 10**9):
+                if record.value is not None and not record.key.startswith((b"claim", b"position")):
+                    raise checkers.Violation(f"{record.key!r} was appended when all was done")
+
+    def _keys_of_history(self) -> Iterator[bytes]:
+        for number in range(PARTITIONS):
+            for record in self.cluster.partition(HISTORY, number).read(0, 10**9):
+                if record.value is not None:
+                    yield record.key
 
     # --- what must hold ---
 
