@@ -190,8 +190,8 @@ class Coordinator:
 
     def run(self) -> None:
         """Step until :meth:`stop`; then leave in order. An abandoned thread leaves everything as it is."""
-        self.start()
         try:
+            self._start_once_it_answers()
             while not self.stopping:
                 self.step(self.wait_s())
         except Abandoned:
@@ -201,12 +201,24 @@ class Coordinator:
             raise
         self.finish()
 
+    def _start_once_it_answers(self) -> None:
+        while not self.stopping:
+            try:
+                return self.start()
+            except Unavailable as error:
+                log.warning("the log is waited for: %s", error)
+                self._log.poll(MAX_POLL_S)
+
     def start(self) -> None:
-        """Join the group, able to read what newer versions wrote."""
+        """Join the group, able to read what newer versions wrote.
+
+        Raises:
+            Unavailable: the log does not answer. Nothing was written: do it again.
+        """
+        self._log.seek(WORKERS, 0, self._log.end(WORKERS, 0))
         self._schemas.follow(self._log)
         for key, schema in self._schemas.ours():
             self._outgoing.append(META, 0, key, schema)
-        self._log.seek(WORKERS, 0, self._log.end(WORKERS, 0))
         self._log.join()
 
     def stop(self) -> None:

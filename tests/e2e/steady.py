@@ -135,7 +135,10 @@ def expected(number: int) -> list[int]:
 
 
 class Work:
-    """What the client does. Each step is acknowledged in a file only after its call has returned."""
+    """What the client does, however long an engine takes to answer.
+
+    Each step is acknowledged in a file only after its call has returned.
+    """
 
     def __init__(self, client: Client, folder: Path) -> None:
         self._client = client
@@ -166,11 +169,13 @@ class Work:
         id = name(number)
         handle = self._client.get_workflow_handle(id)
         if ("start", id) not in self._done:
-            started = await self._client.start_workflow(Steady.run, number, id=id, request_id=f"{id}/start")
+            started = await self._client.start_workflow(
+                Steady.run, number, id=id, request_id=f"{id}/start", timeout=None
+            )
             self._acknowledged.add("start", id, started.run_id)
         for which in POKES:
             if (f"poke-{which}", id) not in self._done:
-                await handle.signal(Steady.poke, which, request_id=f"{id}/poke-{which}")
+                await handle.signal(Steady.poke, which, request_id=f"{id}/poke-{which}", timeout=None)
                 self._acknowledged.add(f"poke-{which}", id)
         result = await handle.result()
         if result != expected(number):

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from orchestrator.client.client import Client
@@ -71,7 +71,8 @@ class Member(Process):
 
     async def over(self, *, kill: bool) -> None:
         """End it by SIGKILL, or in order by SIGTERM; returns when it has ended."""
-        await (self.kill() if kill else self.stop())
+        with suppress(ProcessLookupError):  # it has ended by itself
+            await (self.kill() if kill else self.stop())
         assert self._guard is not None
         self._guard.communicate(b"ended\n")
 
@@ -96,6 +97,25 @@ class Member(Process):
         """End the stop."""
         self.signal(signal.SIGCONT)
         self.stopped = False
+
+
+class Load:
+    """Steady work under way."""
+
+    def __init__(self, work: Work, running: asyncio.Task[None]) -> None:
+        self._work = work
+        self._running = running
+
+    async def progress(self, count: int) -> None:
+        """Wait until so many workflows more are finished."""
+        goal = self._work.finished + count
+
+        def finished() -> bool:
+            if self._running.done():
+                self._running.result()
+            return self._work.finished >= goal
+
+        await until(finished, f"{count} workflows more are finished")
 
 
 class Cluster:
@@ -158,6 +178,8 @@ class Cluster:
         pids = {member.pid for member in coordinators}
 
         def shared() -> bool:
+            for member in self.members:
+                member.check()
             owners = {pid: owned for pid, owned in self.owners().items() if pid in pids}
             owned = sorted(number for numbers in owners.values() for number in numbers)
             return owned == list(range(PARTITIONS)) and len(owners) == len(pids) and all(owners.values())
@@ -179,24 +201,20 @@ class Cluster:
         return Autopsy(histories, commands, self.folder)
 
     @asynccontextmanager
-    async def under_load(self, flows: int = 6) -> AsyncIterator[Work]:
+    async def under_load(self, flows: int = 6) -> AsyncIterator[Load]:
         """Steady work goes on meanwhile; all of it is finished at the end."""
         work = Work(self.client, self.folder)
         running = asyncio.create_task(work.run(flows=flows))
+        load = Load(work, running)
         try:
-            await self.progress(work, 5)
-            yield work
+            await load.progress(5)
+            yield load
             work.enough.set()
             async with asyncio.timeout(PATIENCE_S):
                 await running
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-
-    async def progress(self, work: Work, count: int) -> None:
-        """Wait until so many workflows more are finished."""
-        goal = work.finished + count
-        await until(lambda: work.finished >= goal, f"{count} workflows more are finished")
 
 
 @asynccontextmanager

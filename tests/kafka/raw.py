@@ -72,12 +72,13 @@ class RawLog:
         return int(self._consumer.get_watermark_offsets(place, timeout=SOON_S)[1])
 
     def read(self, topic: str, partition: int) -> list[Record]:
-        """All records of a partition."""
-        if not self.end(topic, partition):
+        """All records that a partition has now."""
+        end = self.end(topic, partition)
+        if not end:
             return []
         self._consumer.assign([TopicPartition(self.full(topic), partition, OFFSET_BEGINNING)])
         found = []
-        while True:
+        while not found or found[-1].offset < end - 1:
             message = self._consumer.poll(SOON_S)
             assert message is not None, f"{topic}-{partition} cannot be read"
             if message.error():

@@ -25,17 +25,17 @@ async def test_coordinators_stopped_in_the_middle_of_a_step(
         three = [made.coordinator(f"coordinator-{n}") for n in range(3)]
         await made.start(*three, made.worker("worker-1"), made.worker("worker-2"))
         await made.shared_by(three)
-        async with made.under_load() as work:
+        async with made.under_load() as load:
             for number, points in enumerate(ROUNDS):
                 *stopped, left = three[number:] + three[:number]
                 for member, point in zip(stopped, points, strict=True):
                     await member.stop_at(point)
                 await made.shared_by([left])
-                await made.progress(work, 20)
+                await load.progress(20)
                 for member in stopped:
                     member.go_on()
                 await made.shared_by(three)
-                await made.progress(work, 20)
+                await load.progress(20)
         autopsy = await made.autopsy()
         autopsy.judge()
         assert autopsy.facts.void, "nothing of what was written late came to the log"
@@ -68,11 +68,11 @@ async def test_two_that_claim_against_each_other(kafka: Shared, namespace: str, 
     async with cluster(kafka.bootstrap, namespace, tmp_path) as made:
         two = [made.coordinator(f"coordinator-{n}", group=f"group-{n}") for n in range(2)]
         await made.start(*two, made.worker("worker-1"))
-        async with made.under_load() as work:
+        async with made.under_load() as load:
             claims = 0
             while claims < 4 * PARTITIONS:
-                await made.progress(work, 10)
+                await load.progress(10)
                 claims = (await made.autopsy()).facts.claims
             await made.end(two[0])
-            await made.progress(work, 10)
+            await load.progress(10)
         (await made.autopsy()).judge()

@@ -72,18 +72,18 @@ async def test_members_come_and_go_under_load(
         await made.start(one, made.worker("worker-1"))
         await made.shared_by([one])
         probe = Probe(made)
-        async with made.under_load(flows=4) as work:
+        async with made.under_load(flows=4) as load:
             probing = asyncio.create_task(probe.run())
             said = []
             for joining in (two, three):
                 begun_s = monotonic()
                 await made.start(joining)
                 await made.shared_by([member for member in (one, two, three) if member in made.members])
-                await made.progress(work, 5)
+                await load.progress(5)
                 said.append(f"join: the slowest answer took {probe.slowest_s(ALL, begun_s):.1f} s")
             for leaving, kill in ((three, False), (one, True)):
                 said.append(await leave(made, probe, leaving, kill=kill))
-                await made.progress(work, 5)
+                await load.progress(5)
             probing.cancel()
             await asyncio.gather(probing, return_exceptions=True)
         (await made.autopsy()).judge()

@@ -1,13 +1,15 @@
 """Starts and stops aiokafka's clients, whatever state they and the brokers are in.
 
 What is worked around here is of aiokafka 0.14, and each is held by a test: a start that is cancelled loses a
-connection; a producer's stop waits for brokers that are away; a consumer's stop may end, cancelled, before it
-has closed its connections.
+connection; a producer's stop waits for brokers that are away, and if its batches are failed before, its own
+task may fail on them, which it reports by an exception in a callback; a consumer's stop may end, cancelled,
+before it has closed its connections.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -38,9 +40,27 @@ async def stop_producer(producer: AIOKafkaProducer, patience_s: float) -> None:
             async with asyncio.timeout(patience_s):
                 await producer.flush()
     finally:
-        producer._message_accumulator.fail_all(KafkaError("the producer was given up"))
+        _fail(producer)
         await _apart(producer.stop())
         await producer.client.close()
+
+
+def _fail(producer: AIOKafkaProducer) -> None:
+    """Fail all batches; nobody has to look at how the task that sends them ends, or at who waited for one."""
+    sender, accumulator = producer._sender, producer._message_accumulator
+    if sender.sender_task is not None:
+        sender.sender_task.remove_done_callback(sender._fail_all)
+        sender.sender_task.add_done_callback(_look)
+    batches = [*accumulator._pending_batches, *itertools.chain(*accumulator._batches.values())]
+    accumulator.fail_all(KafkaError("the producer was given up"))
+    for batch in batches:
+        _look(batch.future)
+
+
+def _look(ended: asyncio.Future[Any]) -> None:
+    """Otherwise asyncio reports an exception that nobody has looked at."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
