@@ -204,7 +204,8 @@ class Coordinator:
     def _start_once_it_answers(self) -> None:
         while not self.stopping:
             try:
-                return self.start()
+                self.start()
+                break
             except Unavailable as error:
                 log.warning("the log is waited for: %s", error)
                 self._log.poll(MAX_POLL_S)
