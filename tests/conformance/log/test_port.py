@@ -260,13 +260,14 @@ class TestReading:
             with pytest.raises(LogError, match="there is no"):
                 call()
 
+    @pytest.mark.timeout(60)  # is the assertion: it comes long before a poll would end by itself
     def test_wake_ends_a_poll_early(self, harness: Harness) -> None:
         member = harness.member()
         member.wake()
-        member.poll(30)
+        member.poll(600)
         waker = threading.Timer(0.02, member.wake)
         waker.start()
-        member.poll(30)  # the test's timeout is the assertion
+        member.poll(600)
         waker.join()
 
 
