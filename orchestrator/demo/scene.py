@@ -62,13 +62,15 @@ async def wait_until_set(
 
 async def _look(client: Client, runs: Sequence[WorkflowHandle[Any]]) -> dict[str, list[str]]:
     """By part of the scene, the ids of the runs that are in it."""
-    now_ms = time.time_ns() // 1_000_000
     seen = await asyncio.gather(*(run.describe() for run in runs))
+    reviewed = [REVIEWED] if await _is_reviewed(client) else []
+    retried = [name for name, want in EXPECTED.items() if want.retried and await _retried(client, name)]
+    now_ms = time.time_ns() // 1_000_000  # after all answers, which take their time on a busy machine
     return {
         "inside an activity": [run.row.workflow_id for run in seen if _works(run, now_ms)],
         "in a wait": [run.row.workflow_id for run in seen if _waits(run, now_ms)],
-        "in manual review": [REVIEWED] if await _is_reviewed(client) else [],
-        "retried": [name for name, want in EXPECTED.items() if want.retried and await _retried(client, name)],
+        "in manual review": reviewed,
+        "retried": retried,
     }
 
 
