@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -35,11 +35,11 @@ LOOK_S = 0.05
 ROOT = Path(__file__).parent.parent.parent
 
 
-async def until(met: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+async def until(met: Callable[[], bool | Awaitable[bool]], what: str, patience_s: float = PATIENCE_S) -> None:
     """Wait for a state."""
     try:
         async with asyncio.timeout(patience_s):
-            while not met():  # noqa: ASYNC110
+            while not (found if isinstance(found := met(), bool) else await found):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_S)
     except TimeoutError:
         raise AssertionError(f"{what}: not within {patience_s:g} s") from None
@@ -130,18 +130,24 @@ class Cluster:
         self.client: Client
         self._owned: dict[int, set[int]] = {}
 
-    def coordinator(self, name: str, *, group: str = "") -> Member:
+    def coordinator(self, name: str, *options: str, group: str = "", bootstrap: str = "") -> Member:
         """A coordinator, in the group of all others or in one of its own."""
         environ = {GROUP: f"{self.namespace}.{group}"} if group else {}
-        arguments = ["coordinator", "tests.kafka.flows", "tests.kafka.stops"]
-        return self._member(name, *arguments, "--data", str(self.folder / name), **environ)
+        modules = ("tests.kafka.flows", "tests.kafka.stops")
+        data = ("--data", str(self.folder / name))
+        return self._member(name, "coordinator", *modules, *data, *options, bootstrap=bootstrap, **environ)
 
     def worker(self, name: str, *, slots: int = 20) -> Member:
         """A worker."""
         return self._member(name, "worker", "tests.kafka.flows", "--slots", str(slots))
 
-    def _member(self, name: str, *arguments: str, **environ: str) -> Member:
-        where = ("--log", self.address, "--namespace", self.namespace)
+    def _member(self, name: str, *arguments: str, bootstrap: str = "", **environ: str) -> Member:
+        where = (
+            "--log",
+            f"kafka://{bootstrap}" if bootstrap else self.address,
+            "--namespace",
+            self.namespace,
+        )
         environ |= {FOLDER: str(self.folder), "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
         return Member(name, self.folder, *arguments, *where, environ=environ)
 
