@@ -201,7 +201,8 @@ class EventPublisher:
             publisher.close()
             raise
         self._publisher = publisher
-        items = sorted(self._all_items(), key=lambda item: item.offset)
+        held_back = [item for held in self._held.values() for item in held.items]
+        items = sorted([*self._waiting, *held_back], key=lambda item: item.offset)
         self._held = {
             run_id: Held(held.reason, held.offset)
             for run_id, held in self._held.items()
@@ -221,10 +222,10 @@ class EventPublisher:
         elif self._is_held(item):
             self._hold(self._held[item.run_id], item)
 
-    def _all_items(self) -> Iterable[Item]:
-        yield from self._waiting
-        for held in self._held.values():
-            yield from held.items
+    def _is_held(self, item: Item) -> bool:
+        """Whether it waits for a turn of its run, or is the one; earlier turns of a run leave before it."""
+        held = self._held.get(item.run_id)
+        return held is not None and item.offset >= held.offset
 
     def _decode(self, found: bytes | None) -> PublishMark:
         if found is None:
@@ -251,11 +252,6 @@ class EventPublisher:
                     break
             batch.append(item)
         return batch
-
-    def _is_held(self, item: Item) -> bool:
-        """Whether an item waits for its run. What the run published before the refusal does not."""
-        held = self._held.get(item.run_id)
-        return held is not None and item.offset >= held.offset
 
     def _publish(self, batch: Sequence[Item]) -> float:
         """Publish the next turns; of a run that is held back only the mark moves on."""
