@@ -178,7 +178,9 @@ def _generations(records: list[Record]) -> dict[int, int]:
     validity = Validity()
     generations: dict[int, int] = {}
     for record in records:
-        decoded: Claim | Turn = avro.decode(record.value or b"", HISTORY)
+        if record.value is None:  # a tombstone: it judges nothing
+            continue
+        decoded: Claim | Turn = avro.decode(record.value, HISTORY)
         if validity.judge(decoded):
             generations[validity.epoch] = validity.generation
     return generations
