@@ -38,8 +38,14 @@ def victims() -> Iterator[Victims]:
 
 
 def finish(victims: Victims, folder: Path) -> Autopsy:
-    """A last life, that does what is left; then look at what there is."""
+    """A last life, that does what is left; then look at what there is.
+
+    Kills that hit the trial of the same run twice by chance have blamed it: it is tried again once after
+    each start, so it may take one more.
+    """
     death = victims.live(Life(str(folder), finish=True))
+    if death.ended_by_server:
+        death = victims.live(Life(str(folder), finish=True))
     assert death.code == 0, f"the last life ended with {death}:\n{(folder / 'output').read_text()[-5_000:]}"
     return Autopsy.of_engine(folder)
 
@@ -59,6 +65,7 @@ def test_a_kill_at_each_point_of_a_step(victims: Victims, tmp_path: Path, point:
         assert autopsy.facts.runs, "it was killed before it did anything"
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kills_at_random_times(victims: Victims, tmp_path: Path, seed: int) -> None:
     folder = tmp_path / "victim"
