@@ -13,14 +13,14 @@ from orchestrator.log.kafka import admin
 from orchestrator.log.kafka.settings import KafkaSettings
 from tests.kafka.shared import Shared
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(500)]
 
 DEMO_S = 240.0
 """It takes half a minute; on a busy machine it takes its time."""
 
 
-def test_the_demo_on_kafka_ends_as_the_one_in_a_folder(kafka: Shared) -> None:
-    done = subprocess.run(
+def demo(kafka: Shared) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [
             *(sys.executable, "-m", "orchestrator", "demo", "--port", "0"),
             *("--log", f"kafka://{kafka.bootstrap}"),
@@ -30,6 +30,12 @@ def test_the_demo_on_kafka_ends_as_the_one_in_a_folder(kafka: Shared) -> None:
         timeout=DEMO_S,
         check=False,
     )
+
+
+def test_the_demo_on_kafka_ends_as_the_one_in_a_folder(kafka: Shared) -> None:
+    done = demo(kafka)
+    if "run the demo again" in done.stderr:  # there was no right moment to kill: the machine is too busy
+        done = demo(kafka)
 
     assert done.returncode == 0, done.stdout + done.stderr
     for check in CHECKS:
