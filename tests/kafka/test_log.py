@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicCollection
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -90,6 +90,12 @@ def login_of(user: str) -> dict[str, str]:
     }
 
 
+def rights_on(topic: str, admin: AdminClient) -> list[AclOperation]:
+    """What its user may do: a broker takes a while to know of new rights."""
+    asked = admin.describe_topics(TopicCollection([topic]), include_authorized_operations=True)
+    return list(asked[topic].result(PATIENCE_S).authorized_operations or ())
+
+
 def wait_until(holds: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while not holds():
@@ -159,6 +165,8 @@ class TestRefusals:
         setting.settings = KafkaSettings(
             kafka.secured_bootstrap, setting.settings.namespace, login_of("alice")
         )
+        alice = AdminClient(setting.settings.client(log_level=0))
+        wait_until(lambda: AclOperation.WRITE not in rights_on(name, alice))
         member = setting.member()
         appender = member.appender(ordered=False)
         for n in range(101):

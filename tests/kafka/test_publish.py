@@ -225,7 +225,7 @@ def test_a_transaction_left_open_on_the_marks_is_no_empty_partition(
     foreign.begin_transaction()
     foreign.produce(settings.topic("published"), b"hangs", b"x", partition=0)
     assert foreign.flush(30) == 0
-    monkeypatch.setattr(publisher, "ANSWER_S", 3.0)
+    monkeypatch.setattr(publisher, "MARKS_S", 1.0)
     with pytest.raises(LogError, match="another producer has an open transaction on it"):
         opened()
     foreign.abort_transaction(30)

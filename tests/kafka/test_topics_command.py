@@ -25,7 +25,7 @@ def test_topics_are_made_and_listed(kafka: Shared, namespace: str, tmp_path: Pat
     assert {topic["state"] for topic in missing} == {"missing"}
 
     made, said = topics("create", "--partitions", "2", "--replication-factor", "1")
-    assert made.splitlines()[0].split() == ["TOPIC", "STATE", "PARTITIONS", "REPLICAS", "RECORDS", "REMARK"]
+    assert made.splitlines()[0].split() == ["TOPIC", "STATE", "PARTITIONS", "REPLICAS", "RECORDS"]
     assert made.splitlines()[1].split() == [f"{namespace}.commands", "created", "2", "1"]
     assert said == f"namespace {namespace}: {len(missing)} topics made, 0 were there\n"
     assert topics("create")[1] == f"namespace {namespace}: 0 topics made, {len(missing)} were there\n"

@@ -26,6 +26,9 @@ from orchestrator.protocol.publications import Publication
 ANSWER_S = 10.0
 """For each thing that is asked of the cluster. What takes longer is unknown: another publisher will see."""
 
+MARKS_S = 10.0
+"""For reading the last marks. They are a few kilobytes: what takes longer waits for somebody's transaction."""
+
 ABORT_S = 2.0
 """A refused transaction is aborted, for the sake of readers; in the end the next publisher does it."""
 
@@ -225,7 +228,7 @@ class KafkaPublisher:
         """The last committed mark from ``start`` on; None if there is none."""
         consumer.assign([TopicPartition(place.topic, place.partition, start)])
         found: bytes | None = None
-        deadline_s = time.monotonic() + ANSWER_S
+        deadline_s = time.monotonic() + MARKS_S
         while time.monotonic() < deadline_s:
             record = consumer.poll(0.1)
             if record is None:
@@ -238,7 +241,7 @@ class KafkaPublisher:
             elif (record.offset() or 0) >= end:
                 return found
         raise LogError(
-            f"{place.topic}-{place.partition} cannot be read up to its end {end} within {ANSWER_S:g} s: "
+            f"{place.topic}-{place.partition} cannot be read up to its end {end} within {MARKS_S:g} s: "
             f"another producer has an open transaction on it; nobody but coordinators may write to it"
         )
 
