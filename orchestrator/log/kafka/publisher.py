@@ -27,7 +27,7 @@ ANSWER_S = 10.0
 """For each thing that is asked of the cluster. What takes longer is unknown: another publisher will see."""
 
 MARKS_S = 10.0
-"""For reading the last marks. They are a few kilobytes: what takes longer waits for somebody's transaction."""
+"""For reading the last marks, a few kilobytes: what takes longer waits for somebody's transaction."""
 
 ABORT_S = 2.0
 """A refused transaction is aborted, for the sake of readers; in the end the next publisher does it."""
