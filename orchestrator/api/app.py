@@ -13,19 +13,24 @@ from fastapi.responses import HTMLResponse
 from orchestrator.api import messages
 from orchestrator.api.backend import Backend
 from orchestrator.api.guard import LOCAL_HOSTS, Guard
+from orchestrator.api.operations import operations_routes
 from orchestrator.api.overview import overview_routes
 from orchestrator.api.responses import install_error_handlers, schemas
 from orchestrator.api.workflows import workflow_routes
 from orchestrator.log.wire import PREFIX
+from orchestrator.telemetry.endpoint import Operations
 
 ABOUT = "Durable execution for Python whose only infrastructure is Kafka.\n\n"
 
 
-def create_app(backend: Backend, *, hosts: frozenset[str] | None = LOCAL_HOSTS) -> FastAPI:
+def create_app(
+    backend: Backend, *, operations: Operations | None = None, hosts: frozenset[str] | None = LOCAL_HOSTS
+) -> FastAPI:
     """The application.
 
     Args:
         backend: what it serves; it stays the caller's to close.
+        operations: metrics and health, if it serves them too.
         hosts: names under which it may be asked for; None does not check.
     """
     app = FastAPI(title="Orchestrator", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -33,6 +38,8 @@ def create_app(backend: Backend, *, hosts: frozenset[str] | None = LOCAL_HOSTS) 
     app.include_router(messages.message_routes(backend), prefix=PREFIX)
     if backend.overview is not None:
         app.include_router(overview_routes(backend.overview), prefix=PREFIX)
+    if operations is not None:
+        app.include_router(operations_routes(operations))
     app.add_middleware(Guard, hosts=hosts)
     install_error_handlers(app)
 

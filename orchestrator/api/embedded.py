@@ -26,6 +26,7 @@ from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.upkeep import Upkeep
 from orchestrator.client.client import Client
 from orchestrator.coordinator.coordinator import Coordinator
+from orchestrator.coordinator.meter import Meter
 from orchestrator.coordinator.runtime import Runtime, SystemRuntime
 from orchestrator.coordinator.watchdog import Abandoned, Watchdog
 from orchestrator.errors import ConfigError, DefinitionError, LogError, Unavailable
@@ -63,8 +64,12 @@ class Engine:
         *,
         runtime: Runtime | None = None,
         retention: timedelta = RETENTION,
+        meter: Meter | None = None,
     ) -> None:
-        """Open the folder and start the coordinator's thread; raises ``DataFolderInUse`` and the like."""
+        """Open the folder and start the coordinator's thread; raises ``DataFolderInUse`` and the like.
+
+        ``meter`` is told what happens there.
+        """
         self.folder = folder
         definitions = {definition.name: definition for definition in map(_definition, workflows)}
         if len(definitions) != len(workflows):
@@ -78,6 +83,7 @@ class Engine:
         self._definitions = definitions
         self._runtime = runtime or SystemRuntime()
         self._retention_ms = round(retention.total_seconds() * 1_000)
+        self._meter = meter
         self._stopped: list[Callable[[], object]] = []
         self.reader = StoreReader(self._stores)
         self._suspects: frozenset[str] = frozenset()
@@ -98,6 +104,7 @@ class Engine:
             open_store=lambda number: opened.pop(number, None) or self._open_store(number),
             suspects=self._suspects,
             retention_ms=self._retention_ms,
+            meter=self._meter,
         )
         self._thread = threading.Thread(
             target=self._run, args=(self._coordinator,), name="coordinator", daemon=True

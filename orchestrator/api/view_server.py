@@ -21,7 +21,10 @@ from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.server import serving
 from orchestrator.log.aio import AioLog
 from orchestrator.log.port import Log
+from orchestrator.telemetry.endpoint import Operations
+from orchestrator.telemetry.metrics import new_registry
 from orchestrator.view.materializer import Materializer
+from orchestrator.view.metering import measure_view
 from orchestrator.view.store_reader import StoreReader
 
 _logger = logging.getLogger(__name__)
@@ -53,6 +56,16 @@ class View:
             self.error = error
             _logger.critical("the view has stopped", exc_info=error)
 
+    @property
+    def trouble(self) -> str:
+        """Why only a restart helps; "" if none is needed."""
+        return f"the view has stopped: {type(self.error).__name__}: {self.error}" if self.error else ""
+
+    @property
+    def why_not_ready(self) -> str:
+        """Why it cannot answer now; "" if it can."""
+        return "" if self.materializer.ready else "history is being read"
+
     def close(self) -> None:
         """Stop following, close the stores and the log."""
         self.materializer.stop()
@@ -67,6 +80,9 @@ async def serving_view(view: View, aio: AioLog, taken: socket.socket) -> AsyncIt
     """
     host = taken.getsockname()[0]
     backend = Backend(aio, ThreadedReader(view.reader), view.materializer)
-    app = create_app(backend, hosts=LOCAL_HOSTS if host in LOCAL_HOSTS else None)
+    registry = new_registry("view")
+    measure_view(registry, view.materializer.status)
+    operations = Operations(registry, lambda: view.trouble, lambda: view.trouble or view.why_not_ready)
+    app = create_app(backend, operations=operations, hosts=LOCAL_HOSTS if host in LOCAL_HOSTS else None)
     async with serving(app, backend, taken) as http:
         yield http

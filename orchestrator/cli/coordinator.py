@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -16,16 +17,23 @@ from orchestrator import config
 from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import load
+from orchestrator.cli.monitoring import Monitoring
 from orchestrator.cli.options import retention_of
 from orchestrator.cli.process import HangWatch, settle_collector
 from orchestrator.coordinator.coordinator import Coordinator
+from orchestrator.coordinator.metering import MetricsMeter
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.coordinator.watchdog import Watchdog
 from orchestrator.errors import ConfigError
 from orchestrator.log.folder import FolderLock
 from orchestrator.log.kafka.admin import check
 from orchestrator.log.kafka.log import KafkaLog
+from orchestrator.telemetry.endpoint import Operations
 from orchestrator.telemetry.logs import log_to_stderr
+from orchestrator.telemetry.metrics import CoordinatorMetrics, new_registry
+
+SILENT_S = 10.0
+"""A loop that turns at least once per second has not turned for so long: it is stuck."""
 
 
 def coordinator(
@@ -35,6 +43,7 @@ def coordinator(
     data: Path = Path(config.DATA_FOLDER) / "coordinator",
     retention_days: float = config.RETENTION_DAYS,
     log_level: Literal["debug", "info", "warning", "error"] = "info",
+    monitoring: Monitoring | None = None,
     cluster: Cluster | None = None,
 ) -> int:
     """Run until a signal comes, or something breaks; ends the process.
@@ -63,8 +72,10 @@ def coordinator(
     lock = FolderLock(folder)
     watch = HangWatch()
     identity = f"{os.getpid()}@{socket.gethostname()}"
+    kafka = KafkaLog(settings, member=identity)
+    metrics = new_registry("coordinator")
     member = Coordinator(
-        KafkaLog(settings, member=identity),
+        kafka,
         folder / "store",
         loaded.workflows,
         SystemRuntime(watch.at),
@@ -72,20 +83,30 @@ def coordinator(
         identity=identity,
         watch=Watchdog(_end),
         retention_ms=round(retention.total_seconds() * 1_000),
+        meter=MetricsMeter(CoordinatorMetrics(metrics)),
     )
-
+    operations = Operations(metrics, lambda: _why_dead(member), lambda: _why_not_ready(member, kafka))
     _stop_on_signals(member)
-    workflows = ", ".join(sorted(loaded.workflows))
-    print(
-        f"ready: namespace {settings.namespace} on {settings.bootstrap}  workflows: {workflows}", flush=True
-    )
-    settle_collector()
-    try:
+    with ExitStack() as stack:
+        stack.callback(lock.release)
+        stack.callback(watch.stop)
+        watched = stack.enter_context((monitoring or Monitoring()).serving(operations))
+        where = f"namespace {settings.namespace} on {settings.bootstrap}"
+        print(f"ready: {where}  workflows: {', '.join(sorted(loaded.workflows))}{watched}", flush=True)
+        settle_collector()
         member.run()
-    finally:
-        watch.stop()
-        lock.release()
     return exits.OK
+
+
+def _why_dead(member: Coordinator) -> str:
+    silent_s = member.silent_s
+    return f"the loop has not turned for {silent_s:.0f} s" if silent_s > SILENT_S else ""
+
+
+def _why_not_ready(member: Coordinator, kafka: KafkaLog) -> str:
+    if trouble := kafka.trouble():
+        return trouble
+    return "" if member.owns_all else "partitions are being restored or claimed"
 
 
 def _stop_on_signals(member: Coordinator) -> None:

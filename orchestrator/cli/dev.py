@@ -27,9 +27,13 @@ from orchestrator.cli.process import (
     stopped_server,
     until_stopped,
 )
+from orchestrator.coordinator.metering import MetricsMeter
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.errors import ConfigError
+from orchestrator.telemetry.endpoint import Operations
 from orchestrator.telemetry.logs import log_to_stderr
+from orchestrator.telemetry.metrics import CoordinatorMetrics, WorkerMetrics, new_registry
+from orchestrator.worker import metering as worker_metering
 from orchestrator.worker.worker import Worker
 
 GRACE_S = 1.0
@@ -82,12 +86,14 @@ async def _run(
     async with AsyncExitStack() as stack:
         watch = HangWatch()
         stack.callback(watch.stop)
+        registry = new_registry("dev")
         engine = await asyncio.to_thread(
             Engine,
             data,
             tuple(loaded.workflows.values()),
             runtime=SystemRuntime(watch.at),
             retention=retention,
+            meter=MetricsMeter(CoordinatorMetrics(registry)),
         )
         stack.push_async_callback(asyncio.to_thread, engine.close)
         try:
@@ -97,7 +103,9 @@ async def _run(
         aio = engine.aio()
         stack.push_async_callback(aio.close)
         backend = Backend(aio, ThreadedReader(engine.reader))
-        http = await stack.enter_async_context(serving(create_app(backend), backend, taken))
+        operations = Operations(registry, lambda: _why_dead(engine), lambda: _why_not_ready(engine))
+        app = create_app(backend, operations=operations)
+        http = await stack.enter_async_context(serving(app, backend, taken))
         if loaded.activities:
             worker = Worker(
                 aio,
@@ -105,6 +113,7 @@ async def _run(
                 task_queue=task_queue,
                 max_concurrent_activities=slots,
                 graceful_shutdown_timeout=GRACE_S,
+                meter=worker_metering.MetricsMeter(WorkerMetrics(registry)),
             )
             await stack.enter_async_context(worker)
         settle_collector()
@@ -113,9 +122,17 @@ async def _run(
 
 
 def _trouble(engine: Engine, http: asyncio.Task[None]) -> str:
+    return _why_dead(engine) or stopped_server(http)
+
+
+def _why_dead(engine: Engine) -> str:
     if engine.error is not None:
         return f"the engine has stopped: {type(engine.error).__name__}: {engine.error}"
-    return engine.fatal or stopped_server(http)
+    return engine.fatal
+
+
+def _why_not_ready(engine: Engine) -> str:
+    return _why_dead(engine) or ("" if engine.ready else "partitions are being restored or claimed")
 
 
 def _say_ready(loaded: Loaded, taken: socket.socket) -> None:

@@ -73,10 +73,4 @@ async def _run(settings: KafkaSettings, folder: Path, log_id: str, taken: socket
             f"ready: http://{host}:{port}  namespace: {settings.namespace}  brokers: {settings.bootstrap}",
             flush=True,
         )
-        return await until_stopped(stop, lambda: _trouble(view, http))
-
-
-def _trouble(view: View, http: asyncio.Task[None]) -> str:
-    if view.error is not None:
-        return f"the view has stopped: {type(view.error).__name__}: {view.error}"
-    return stopped_server(http)
+        return await until_stopped(stop, lambda: view.trouble or stopped_server(http))

@@ -10,12 +10,18 @@ from cyclopts import Parameter
 from orchestrator import config
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import Loaded, load
+from orchestrator.cli.monitoring import Monitoring
 from orchestrator.cli.options import slots_of
 from orchestrator.cli.process import end_process, settle_collector, stop_on_signals
 from orchestrator.errors import ConfigError
 from orchestrator.log.connect import connect
+from orchestrator.telemetry.endpoint import Operations
 from orchestrator.telemetry.logs import log_to_stderr
+from orchestrator.telemetry.metrics import WorkerMetrics, new_registry
+from orchestrator.worker.metering import MetricsMeter
 from orchestrator.worker.worker import Worker
+
+NOT_KNOWN = "its beats do not come back from the log, so it is sent nothing"
 
 
 def worker(
@@ -26,6 +32,7 @@ def worker(
     slots: int = config.SLOTS,
     grace: float = 10.0,
     log_level: Literal["debug", "info", "warning", "error"] = "info",
+    monitoring: Monitoring | None = None,
     cluster: Cluster | None = None,
 ) -> int:
     """Run until a signal comes; ends the process.
@@ -50,12 +57,25 @@ def worker(
         raise ConfigError(
             f"there is no activity in {', '.join(modules)}; decorate functions with @activity.defn"
         )
-    asyncio.run(_run(loaded, cluster or Cluster(), tuple(task_queue or [config.TASK_QUEUE]), slots, grace))
+    queues = tuple(task_queue or [config.TASK_QUEUE])
+    run = _run(
+        loaded, cluster or Cluster(), monitoring or Monitoring(), queues=queues, slots=slots, grace_s=grace
+    )
+    asyncio.run(run)
     end_process()
 
 
-async def _run(loaded: Loaded, cluster: Cluster, queues: tuple[str, ...], slots: int, grace_s: float) -> None:
+async def _run(
+    loaded: Loaded,
+    cluster: Cluster,
+    monitoring: Monitoring,
+    *,
+    queues: tuple[str, ...],
+    slots: int,
+    grace_s: float,
+) -> None:
     stop = stop_on_signals()
+    registry = new_registry("worker")
     log = connect(cluster.address, namespace=cluster.namespace, config_file=cluster.kafka_config)
     try:
         worker = Worker(
@@ -64,11 +84,17 @@ async def _run(loaded: Loaded, cluster: Cluster, queues: tuple[str, ...], slots:
             task_queue=queues,
             max_concurrent_activities=slots,
             graceful_shutdown_timeout=grace_s,
+            meter=MetricsMeter(WorkerMetrics(registry)),
         )
-        async with worker:
-            names = ", ".join(sorted(loaded.activities))
-            print(f"ready: {cluster.address}  queues: {', '.join(queues)}  activities: {names}", flush=True)
-            settle_collector()
-            await stop.wait()
+        operations = Operations(registry, lambda: "", lambda: "" if worker.ready else NOT_KNOWN)
+        with monitoring.serving(operations) as watched:
+            async with worker:
+                names = ", ".join(sorted(loaded.activities))
+                print(
+                    f"ready: {cluster.address}  queues: {', '.join(queues)}  activities: {names}{watched}",
+                    flush=True,
+                )
+                settle_collector()
+                await stop.wait()
     finally:
         await log.close()

@@ -27,6 +27,7 @@ from orchestrator.codec import avro
 from orchestrator.coordinator.caution import Caution
 from orchestrator.coordinator.clock_check import MAX_SKEW_MS, ClockCheck
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
+from orchestrator.coordinator.meter import Meter, Unmetered
 from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import (
     ACK_DEADLINE_S,
@@ -138,6 +139,7 @@ class Coordinator:
         suspects: Iterable[str] = (),
         max_runs_in_memory: int = MAX_RUNS_IN_MEMORY,
         retention_ms: int = DEFAULT_RETENTION_MS,
+        meter: Meter | None = None,
     ) -> None:
         """Join nothing yet.
 
@@ -155,6 +157,7 @@ class Coordinator:
             max_runs_in_memory: per partition; others are made again by a replay when they are woken.
             retention_ms: closed runs leave history and the store so long after their close.
             suspects: workflow ids whose code is not to be entered, for a predecessor got stuck in it.
+            meter: is told what happens; default nobody.
         """
         self.incarnation = new_id(runtime)
         self.stopping = False
@@ -165,16 +168,15 @@ class Coordinator:
         self._open_store = open_store or self._store_in_folder
         self._watch = watch if watch is not None else Unwatched()
         self._suspects = frozenset(suspects)
+        self._meter = meter if meter is not None else Unmetered()
         self._max_runs = max_runs_in_memory
         self._retention_ms = retention_ms
         self._clock = EngineClock(runtime)
         self._dispatcher = Dispatcher(self.incarnation)
         self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._watch, log_.refusal_of_topic)
         self._outgoing: Appender = log_.appender(ordered=False)
-        self._schemas = Schemas()
-        self._beats = 0
-        self._clock_check = ClockCheck()
-        self._joined = True
+        self._schemas, self._clock_check = Schemas(), ClockCheck()
+        self._beats, self._joined = 0, True
         self._next_beat_s = 0.0
         self._beat_answer_s = 0.0
         """Until then the answer to the last beat is awaited."""
@@ -221,6 +223,16 @@ class Coordinator:
         for key, schema in self._schemas.ours():
             self._outgoing.append(META, 0, key, schema)
         self._log.join()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the loop has not turned. For any thread."""
+        return self._runtime.monotonic_s() - self._last_step_s
+
+    @property
+    def owns_all(self) -> bool:
+        """Whether every partition that was assigned is claimed and restored. For any thread."""
+        return self._joined and all(found.ownership.running for found in list(self.partitions.values()))
 
     def stop(self) -> None:
         """End the loop soon; may be called from any thread."""
@@ -310,6 +322,7 @@ class Coordinator:
         partition = self.partitions.get(number)
         if membership.change is not Change.ASSIGNED:
             if partition is not None:
+                self._meter.gave_up(number, incident=False)
                 partition.ownership.revoke()
                 partition.drop(self._dispatcher)
                 self._log.unseek(COMMANDS, number)
@@ -381,6 +394,7 @@ class Coordinator:
     def _incident(self, partition: Partition, reason: str) -> None:
         """Anything unexpected has one treatment: claim anew, forget what was decided, rebuild."""
         log.warning("partition %d is claimed anew: %s", partition.number, reason)
+        self._meter.gave_up(partition.number, incident=True)
         self._log.unseek(COMMANDS, partition.number)
         partition.drop(self._dispatcher)
         partition.ownership.incident()
@@ -409,7 +423,9 @@ class Coordinator:
                 for number, back in committed.items()
             ]
             self._runtime.at("applied")
+            now_ms = self._clock.now_ms()
             for partition, entries in applied:
+                self._meter.committed(partition.number, entries, now_ms)
                 self._release(partition, entries)
             self._runtime.at("released")
 
@@ -420,6 +436,8 @@ class Coordinator:
         committed: dict[int, list[Committed | Void | Erased]],
     ) -> None:
         running = partition.ownership.running
+        if isinstance(verdict, Void):
+            self._meter.found_void()
         if isinstance(verdict, Committed) or (running and isinstance(verdict, Void | Erased)):
             committed.setdefault(partition.number, []).append(verdict)
         elif isinstance(verdict, Found | Void | Erased):
@@ -520,7 +538,8 @@ class Coordinator:
 
     def _on_owned(self, partition: Partition, owned: Owned) -> None:
         """The claim is read back: rebuild what is in memory, send again what may not have left."""
-        partition.own(owned.claim, owned.offset, self._dispatcher)
+        blocked = partition.own(owned.claim, owned.offset, self._dispatcher)
+        self._meter.owned(partition.number, blocked)
         partition.caution = Caution(
             partition.history.trials,
             now_s=self._runtime.monotonic_s(),
@@ -627,6 +646,8 @@ class Coordinator:
 
     def _beat(self, *, stopped: bool = False) -> None:
         self._beats += 1
+        backlogs = self._dispatcher.backlogs()
+        self._meter.beat(self.partitions.values(), backlogs, self._clock.now_ms())
         self._clock_check.sent(self._beats, self._runtime.wall_ms())
         beat = CoordinatorBeat(
             coordinator=self.incarnation,
@@ -636,7 +657,7 @@ class Coordinator:
                 sorted(number for number, found in self.partitions.items() if found.ownership.running)
             ),
             workflow_types=tuple(sorted(self._maker.definitions)),
-            backlogs=self._dispatcher.backlogs(),
+            backlogs=backlogs,
             stopped=stopped,
         )
         self._outgoing.append(WORKERS, 0, self.incarnation.encode(), avro.encode(beat), token=_BEAT)
@@ -675,8 +696,9 @@ class Coordinator:
             if not partition.ownership.running or partition.ownership.saturated or partition.idle(now_ms):
                 continue
             inputs = partition.inputs(now_ms, MAX_COMMANDS_PER_STEP)
+            self._meter.came(inputs, now_ms)
             made = Made()
-            if self._take_commands(partition, inputs, made) or inputs:
+            if self._take_commands(partition, inputs, made, now_ms) or inputs:
                 work.append((partition, inputs, made))
         if work:
             self._make_turns(work, now_ms)
@@ -773,7 +795,9 @@ class Coordinator:
         for warning in made.warnings:
             log.warning("%s", warning)
 
-    def _take_commands(self, partition: Partition, inputs: dict[str, list[Input]], made: Made) -> int:
+    def _take_commands(
+        self, partition: Partition, inputs: dict[str, list[Input]], made: Made, now_ms: int
+    ) -> int:
         """Decode commands and put them with the inputs of their workflow id; returns how many were taken."""
         count = self._log.partitions(COMMANDS)
         taken = 0
@@ -784,6 +808,7 @@ class Coordinator:
             command = self._decode_command(partition, record)
             if command is None:
                 continue
+            self._meter.took(command, now_ms - record.time_ms)
             if isinstance(command, WorkerLost):
                 made.late.append(record.offset)
                 self._on_worker_lost(partition, command, inputs)
@@ -838,6 +863,7 @@ class Coordinator:
 
     def _dead_letter(self, record: Record, reason: str, partition: Partition | None) -> None:
         log.warning("%s-%d at %d: %s", record.topic, record.partition, record.offset, reason)
+        self._meter.set_aside(record.topic)
         letter = DeadLetter(
             topic=record.topic,
             partition=record.partition,

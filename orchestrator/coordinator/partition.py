@@ -226,17 +226,24 @@ class Partition:
         unpublished = next(self.store.unpublished(), None)
         return unpublished is None or unpublished.offset > offset
 
-    def own(self, claim: Claim, offset: int, dispatcher: Dispatcher) -> None:
-        """The claim came back: everything valid is in the store. Take stock of all open runs."""
+    def own(self, claim: Claim, offset: int, dispatcher: Dispatcher) -> list[str]:
+        """The claim came back: everything valid is in the store. Take stock of all open runs.
+
+        Returns the ids of those that are blocked.
+        """
         self.history.add(claim, offset)
         self._flush()
         self.history.forget()
         dispatcher.drop_partition(self.number)
         self._reset()
+        blocked: list[str] = []
         for run_id in self.store.open_runs():
             state = self.store.state(run_id)
             if state is not None:
                 self._take_stock(state, dispatcher)
+                if state.blocked is not None:
+                    blocked.append(run_id)
+        return blocked
 
     def _take_stock(self, state: RunState, dispatcher: Dispatcher) -> None:
         for found in state.activities.values():

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.activity.definition import ActivityDefinition
 from orchestrator.codec.payloads import PayloadConverter
@@ -29,6 +29,19 @@ RETRY_FIRST_S, RETRY_MOST_S = 0.05, 2.0
 """Delays between attempts to reach a log that does not answer."""
 
 
+class Meter(Protocol):
+    """Is told what a worker does. It takes notes: that costs little, and never fails."""
+
+    def opened(self, slots: int) -> None:
+        """The worker begins; so many attempts may run at a time."""
+
+    def began(self, task: ActivityTask) -> None:
+        """An attempt runs."""
+
+    def ended(self, task: ActivityTask, report: Report | None, took_s: float) -> None:
+        """An attempt has ended; ``report`` is None if nobody waits for one any more."""
+
+
 class Attempts:
     """What a worker runs and reports, over all its incarnations.
 
@@ -39,6 +52,7 @@ class Attempts:
         converter: how arguments and results are encoded.
         identity: who reports.
         on_freed: called when an attempt has ended.
+        meter: is told of each attempt; default nobody.
     """
 
     def __init__(
@@ -50,12 +64,14 @@ class Attempts:
         converter: PayloadConverter,
         identity: str,
         on_freed: Callable[[], None],
+        meter: Meter | None = None,
     ) -> None:
         self._log = log
         self._definitions = definitions
         self._converter = converter
         self._reports = Reports(identity)
         self._on_freed = on_freed
+        self._meter = meter
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="activity")
         self._running: dict[DeliveryKey, Attempt] = {}
@@ -129,17 +145,21 @@ class Attempts:
             await asyncio.wait(self._jobs, timeout=left_s)
 
     async def _run(self, attempt: Attempt, rules: InboxRules) -> None:
-        key = attempt.key
+        key, task, begun_s = attempt.key, attempt.task, self._loop.time()
+        if self._meter is not None:
+            self._meter.began(task)
         try:
             report = await attempt.run(self._threads, self._converter, self._reports)
         finally:
             del self._running[key]
             rules.ended(key)
             self._on_freed()
+        if self._meter is not None:
+            self._meter.ended(task, report, self._loop.time() - begun_s)
         if report is None:
             rules.reported(key)
         else:
-            await self._report(attempt.task, report, key, rules)
+            await self._report(task, report, key, rules)
 
     async def _report(self, task: ActivityTask, report: Report, key: DeliveryKey, rules: InboxRules) -> None:
         try:

@@ -29,7 +29,7 @@ from orchestrator.errors import LogError, Unavailable, UsageError
 from orchestrator.log.aio import AioLog, BeatStream, DeliveredBeat, DeliveredTask, Inbox
 from orchestrator.log.connect import connect
 from orchestrator.protocol.tasks import WorkerBeat
-from orchestrator.worker.attempts import Attempts, delays
+from orchestrator.worker.attempts import Attempts, Meter, delays
 from orchestrator.worker.execution import Stop
 from orchestrator.worker.inbox import InboxRules
 from orchestrator.worker.incarnation import Incarnation, Load
@@ -69,6 +69,7 @@ class Worker:
         converter: how arguments and results are encoded.
         namespace: on Kafka: which one; default ``$ORCHESTRATOR_NAMESPACE``, or else "default".
         kafka_config: on Kafka: a file with settings of its client, ``name=value``, as librdkafka has them.
+        meter: is told of each attempt, such as :class:`orchestrator.worker.metering.MetricsMeter`.
 
     Raises:
         UsageError: there is nothing to run, no slot, no queue, or two activities share a name.
@@ -86,6 +87,7 @@ class Worker:
         converter: PayloadConverter = DEFAULT,
         namespace: str = "",
         kafka_config: Path | str | None = None,
+        meter: Meter | None = None,
     ) -> None:
         queues = (task_queue,) if isinstance(task_queue, str) else tuple(task_queue)
         if not activities:
@@ -107,6 +109,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._changed = asyncio.Event()
         self._started = False
+        self._life: _Life | None = None
+        self._meter = meter
         self._background: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -129,16 +133,26 @@ class Worker:
             converter=self._converter,
             identity=self.identity,
             on_freed=self._changed.set,
+            meter=self._meter,
         )
+        if self._meter is not None:
+            self._meter.opened(self._slots)
         try:
             while not self._stopping.is_set():
                 life = await self._open()
                 if life is not None:
+                    self._life = life
                     await self._live(life)
+                    self._life = None
         finally:
             await self._attempts.close()
             if isinstance(shared, str):
                 await self._aio.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is known on the log now, and so is sent activities: its last beats were read back."""
+        return self._life is not None and self._life.incarnation.may_start(_now())
 
     def shutdown(self) -> None:
         """Take nothing new and let :meth:`run` end; returns at once. Call it from the loop's thread."""

@@ -202,3 +202,23 @@ async def test_why_a_view_has_ended_is_known(tmp_path: Path, monkeypatch: pytest
     assert str(view.error) == "a bug"
     await asyncio.to_thread(view.close)
     await asyncio.to_thread(engine.close)
+
+
+async def test_a_view_tells_its_operators_how_it_stands(pair: Pair) -> None:
+    async def ask(path: str) -> httpx.Response:
+        return await pair.http.get(pair.http.base_url.join(path))
+
+    pair.append(COMMANDS, b"garbage")
+
+    async def counts() -> bool:
+        return "orchestrator_view_dead_letters 1.0\n" in (await ask("/metrics")).text
+
+    await until(counts)
+    shown = (await ask("/metrics")).text
+    assert 'orchestrator_view_ready{partition="0"} 1.0' in shown
+    assert 'orchestrator_view_lag_records{partition="0"} 0.0' in shown
+    assert 'orchestrator_info{role="view"' in shown
+    assert [(await ask(path)).text for path in ("/live", "/ready")] == ["ok\n", "ok\n"]
+    pair.view.error = RuntimeError("no disk")
+    assert [(await ask(path)).status_code for path in ("/live", "/ready")] == [503, 503]
+    pair.view.error = None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from orchestrator import activity
 from orchestrator.activity.definition import by_name
@@ -26,9 +27,11 @@ from orchestrator.protocol.commands import (
 )
 from orchestrator.protocol.tasks import ActivityTask
 from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, FailureKind
+from orchestrator.telemetry.metrics import WorkerMetrics
 from orchestrator.worker import Worker
 from orchestrator.worker.attempts import Attempts
 from orchestrator.worker.inbox import REMEMBER_MS, InboxRules
+from orchestrator.worker.metering import MetricsMeter
 from tests.unit.memory_log import MemoryLog
 from tests.unit.worker.tasks import NOW_MS, activity_task, cancel_task
 
@@ -527,3 +530,39 @@ async def test_an_address_that_is_not_understood_is_an_error_at_once(address: st
     with pytest.raises(ConfigError, match=message):
         async with Worker(address, activities=[echo]):
             pass
+
+
+async def test_attempts_are_measured_by_what_they_report(log: MemoryLog) -> None:
+    registry, gate = CollectorRegistry(), Gate()
+
+    def ended(activity_type: str, outcome: str) -> float | None:
+        labels = {"activity_type": activity_type, "outcome": outcome}
+        return registry.get_sample_value("orchestrator_activity_duration_seconds_count", labels)
+
+    worker = Worker(
+        log,
+        activities=[gate.wait, raising(ValueError("no"), sync=False)],
+        max_concurrent_activities=7,
+        meter=MetricsMeter(WorkerMetrics(registry)),
+    )
+    async with worker:
+        await start(log, activity_type="boom")
+        await log.command(FailActivity)
+        await start(log, activity_type="wait", activity_id=2)
+        await gate.entered.wait()
+        assert registry.get_sample_value("orchestrator_worker_slots") == 7
+        assert registry.get_sample_value("orchestrator_worker_running") == 1
+        gate.open.set()
+        await log.command(CompleteActivity)
+    assert (ended("boom", "failed"), ended("wait", "completed")) == (1, 1)
+    assert registry.get_sample_value("orchestrator_worker_running") == 0
+
+
+async def test_a_worker_is_ready_while_its_beats_come_back(log: MemoryLog) -> None:
+    worker = Worker(log, activities=[echo])
+    assert not worker.ready
+    async with worker:
+        await start(log)
+        await log.command(CompleteActivity)
+        assert worker.ready
+    assert not worker.ready
