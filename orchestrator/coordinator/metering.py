@@ -24,7 +24,7 @@ class MetricsMeter:
         """Tell ``metrics``."""
         self.metrics = metrics
         self._blocked: dict[int, set[str]] = {}
-        """Run ids by partition."""
+        """Run ids by partition, for each one that is owned."""
         self._queues: set[str] = set()
         """Those that had a backlog at the last beat."""
 
@@ -56,12 +56,14 @@ class MetricsMeter:
         """A claim came back; the ids of the partition's runs that are blocked."""
         self.metrics.claims.inc()
         self._blocked[partition] = set(blocked)
+        self.metrics.partitions.set(len(self._blocked))
 
     def gave_up(self, partition: int, *, incident: bool) -> None:
         """A partition is another's, or something unexpected has happened to its claim."""
         if incident:
             self.metrics.claims_lost.inc()
         self._blocked.pop(partition, None)
+        self.metrics.partitions.set(len(self._blocked))
 
     def found_void(self) -> None:
         """A record of history does not count."""
@@ -74,7 +76,6 @@ class MetricsMeter:
     def beat(self, partitions: Collection[Partition], backlogs: Iterable[QueueBacklog], now_ms: int) -> None:
         """Once per second: how things are."""
         oldest_ms = [found.pending[0].time_ms for found in partitions if found.pending]
-        self.metrics.partitions.set(sum(found.ownership.running for found in partitions))
         self.metrics.waiting.set(sum(len(found.pending) for found in partitions))
         self.metrics.lag.set(_seconds(now_ms - min(oldest_ms)) if oldest_ms else 0.0)
         self.metrics.blocked.set(sum(map(len, self._blocked.values())))

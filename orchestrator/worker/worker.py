@@ -151,8 +151,9 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether it is known on the log now, and so is sent activities: its last beats were read back."""
-        return self._life is not None and self._life.incarnation.may_start(_now())
+        """Whether its beats come back now, so that it is sent activities. For any thread."""
+        life = self._life
+        return life is not None and life.incarnation.may_start(life.loop.time())
 
     def shutdown(self) -> None:
         """Take nothing new and let :meth:`run` end; returns at once. Call it from the loop's thread."""
@@ -318,6 +319,7 @@ class _Life:
     """One incarnation: its rules, its streams, and what its loops tell each other."""
 
     def __init__(self, first_beat: WorkerBeat, inbox: Inbox, beats: BeatStream) -> None:
+        self.loop = asyncio.get_running_loop()
         self.incarnation = Incarnation(first_beat)
         self.rules = InboxRules(first_beat.worker, first_beat.slots)
         self.inbox = inbox

@@ -137,9 +137,9 @@ class Cluster:
         data = ("--data", str(self.folder / name))
         return self._member(name, "coordinator", *modules, *data, *options, bootstrap=bootstrap, **environ)
 
-    def worker(self, name: str, *, slots: int = 20) -> Member:
+    def worker(self, name: str, *options: str, slots: int = 20) -> Member:
         """A worker."""
-        return self._member(name, "worker", "tests.kafka.flows", "--slots", str(slots))
+        return self._member(name, "worker", "tests.kafka.flows", "--slots", str(slots), *options)
 
     def _member(self, name: str, *arguments: str, bootstrap: str = "", **environ: str) -> Member:
         where = (
