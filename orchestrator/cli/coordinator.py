@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -18,7 +18,7 @@ from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import load
 from orchestrator.cli.monitoring import Monitoring
-from orchestrator.cli.options import retention_of
+from orchestrator.cli.options import Logging, retention_of
 from orchestrator.cli.process import HangWatch, settle_collector
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.metering import MetricsMeter
@@ -29,7 +29,6 @@ from orchestrator.log.folder import FolderLock
 from orchestrator.log.kafka.admin import check
 from orchestrator.log.kafka.log import KafkaLog
 from orchestrator.telemetry.endpoint import Operations
-from orchestrator.telemetry.logs import log_to_stderr
 from orchestrator.telemetry.metrics import CoordinatorMetrics, new_registry
 
 SILENT_S = 10.0
@@ -42,7 +41,7 @@ def coordinator(
     *,
     data: Path = Path(config.DATA_FOLDER) / "coordinator",
     retention_days: float = config.RETENTION_DAYS,
-    log_level: Literal["debug", "info", "warning", "error"] = "info",
+    logging: Logging | None = None,
     monitoring: Monitoring | None = None,
     cluster: Cluster | None = None,
 ) -> int:
@@ -56,10 +55,8 @@ def coordinator(
         A folder of this process alone; Kafka has all that is in it, so an empty one is filled again.
     retention_days:
         How long closed runs are kept.
-    log_level:
-        What is logged on stderr.
     """
-    log_to_stderr(log_level)
+    (logging or Logging()).begin()
     retention = retention_of(retention_days)
     loaded = load(modules)
     if not loaded.workflows:

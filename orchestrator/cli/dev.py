@@ -7,7 +7,7 @@ import socket
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -18,7 +18,7 @@ from orchestrator.api.embedded import Engine
 from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.server import bind, serving
 from orchestrator.cli.modules import Loaded, load
-from orchestrator.cli.options import retention_of, slots_of
+from orchestrator.cli.options import Logging, retention_of, slots_of
 from orchestrator.cli.process import (
     HangWatch,
     end_process,
@@ -31,7 +31,6 @@ from orchestrator.coordinator.metering import MetricsMeter
 from orchestrator.coordinator.runtime import SystemRuntime
 from orchestrator.errors import ConfigError
 from orchestrator.telemetry.endpoint import Operations
-from orchestrator.telemetry.logs import log_to_stderr
 from orchestrator.telemetry.metrics import CoordinatorMetrics, WorkerMetrics, new_registry
 from orchestrator.worker import metering as worker_metering
 from orchestrator.worker.worker import Worker
@@ -49,7 +48,7 @@ def dev(
     task_queue: str = config.TASK_QUEUE,
     slots: int = config.SLOTS,
     retention_days: float = config.RETENTION_DAYS,
-    log_level: Literal["debug", "info", "warning", "error"] = "info",
+    logging: Logging | None = None,
 ) -> int:
     """Run until a signal comes, or something breaks; ends the process.
 
@@ -67,10 +66,8 @@ def dev(
         How many activities run at a time.
     retention_days:
         How long closed runs are kept.
-    log_level:
-        What is logged on stderr.
     """
-    log_to_stderr(log_level)
+    (logging or Logging()).begin()
     slots, retention = slots_of(slots), retention_of(retention_days)
     loaded = load(modules)
     taken = bind(config.HOST, port)

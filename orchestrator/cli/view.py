@@ -7,12 +7,12 @@ import os
 import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Literal
 
 from orchestrator import config
 from orchestrator.api.server import bind
 from orchestrator.api.view_server import View, serving_view
 from orchestrator.cli.kafka import Cluster
+from orchestrator.cli.options import Logging
 from orchestrator.cli.process import (
     end_process,
     settle_collector,
@@ -24,7 +24,6 @@ from orchestrator.log.kafka.admin import check
 from orchestrator.log.kafka.aio import KafkaAioLog
 from orchestrator.log.kafka.log import KafkaLog
 from orchestrator.log.kafka.settings import KafkaSettings
-from orchestrator.telemetry.logs import log_to_stderr
 
 
 def view(
@@ -32,7 +31,7 @@ def view(
     data: Path = Path(config.DATA_FOLDER) / "view",
     port: int = config.PORT,
     host: str = config.HOST,
-    log_level: Literal["debug", "info", "warning", "error"] = "info",
+    logging: Logging | None = None,
     cluster: Cluster | None = None,
 ) -> int:
     """Run until a signal comes, or something breaks; ends the process.
@@ -46,10 +45,8 @@ def view(
     host:
         The address that is listened on. Whoever reaches another one than this machine's own may do anything:
         put a proxy before it that asks who they are.
-    log_level:
-        What is logged on stderr.
     """
-    log_to_stderr(log_level)
+    (logging or Logging()).begin()
     settings = (cluster or Cluster()).settings()
     log_id = check(settings, "view").log_id
     taken = bind(host, port)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -11,12 +11,11 @@ from orchestrator import config
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import Loaded, load
 from orchestrator.cli.monitoring import Monitoring
-from orchestrator.cli.options import slots_of
+from orchestrator.cli.options import Logging, slots_of
 from orchestrator.cli.process import end_process, settle_collector, stop_on_signals
 from orchestrator.errors import ConfigError
 from orchestrator.log.connect import connect
 from orchestrator.telemetry.endpoint import Operations
-from orchestrator.telemetry.logs import log_to_stderr
 from orchestrator.telemetry.metrics import WorkerMetrics, new_registry
 from orchestrator.worker.metering import MetricsMeter
 from orchestrator.worker.worker import Worker
@@ -31,7 +30,7 @@ def worker(
     task_queue: list[str] | None = None,
     slots: int = config.SLOTS,
     grace: float = 10.0,
-    log_level: Literal["debug", "info", "warning", "error"] = "info",
+    logging: Logging | None = None,
     monitoring: Monitoring | None = None,
     cluster: Cluster | None = None,
 ) -> int:
@@ -47,10 +46,8 @@ def worker(
         How many activities run at a time.
     grace:
         Seconds that running activities have when the process is stopped; then they run elsewhere again.
-    log_level:
-        What is logged on stderr.
     """
-    log_to_stderr(log_level)
+    (logging or Logging()).begin()
     slots = slots_of(slots)
     loaded = load(modules)
     if not loaded.activities:

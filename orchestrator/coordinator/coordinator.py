@@ -792,8 +792,9 @@ class Coordinator:
             partition.resumes[workflow_id] = None
         for run in made.blocked:
             partition.retry_later(run)
-        for warning in made.warnings:
-            log.warning("%s", warning)
+        for warned in made.warnings:
+            ids = {"workflow_id": warned.workflow_id, "run_id": warned.run_id}
+            log.warning("%s", warned.message, extra=ids)
 
     def _take_commands(
         self, partition: Partition, inputs: dict[str, list[Input]], made: Made, now_ms: int

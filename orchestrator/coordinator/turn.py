@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -159,6 +159,14 @@ def turn_of(
     )
 
 
+class Warned(NamedTuple):
+    """What operators should know of a run."""
+
+    message: str
+    workflow_id: str
+    run_id: str
+
+
 class Made(msgspec.Struct):
     """What the inputs of one step led to, in one partition.
 
@@ -178,7 +186,7 @@ class Made(msgspec.Struct):
     blocked: list[Run] = []
     settled: list[Receipt] = []
     late: list[int] = []
-    warnings: list[str] = []
+    warnings: list[Warned] = []
 
 
 class Partition(Protocol):
@@ -721,9 +729,7 @@ class _Builder:
         news = isinstance(error, ProcessEnded) and error.news
         if news or known is None or (known.type, known.message) != (failure.type, failure.message):
             self._note(e.WorkflowBlocked(reason=failure.type, failure=failure))
-            self.made.warnings.append(
-                f"workflow {self.workflow_id!r}, run {run.state.run_id}, is blocked: {failure.message}"
-            )
+            self._warn(run, f"is blocked: {failure.message}")
 
     def _note(self, event: e.Event) -> None:
         assert self.run is not None
@@ -757,10 +763,14 @@ class _Builder:
         for activity_id in self.changes.waiting:
             self._wait(activity_id)
         if self.first_event_id <= execution.WARN_EVENTS < state.next_event_id and state.is_open:
-            self.made.warnings.append(
-                f"workflow {self.workflow_id!r}, run {state.run_id}, has more than {execution.WARN_EVENTS} "
-                f"events; it is terminated at {execution.MAX_EVENTS}"
+            self._warn(
+                run,
+                f"has more than {execution.WARN_EVENTS} events; it is terminated at {execution.MAX_EVENTS}",
             )
+
+    def _warn(self, run: Run, what: str) -> None:
+        message = f"workflow {self.workflow_id!r}, run {run.state.run_id}, {what}"
+        self.made.warnings.append(Warned(message, self.workflow_id, run.state.run_id))
 
     def _limit_requests(self, run: Run) -> None:
         """Forget the older half of the id's requests when there are too many: O(1) for each, on average."""

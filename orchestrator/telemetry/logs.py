@@ -4,15 +4,50 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
 
-FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+import msgspec
+
+Level = Literal["debug", "info", "warning", "error"]
+
+Format = Literal["text", "json"]
+
+TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 QUIET = ("uvicorn", "httpx", "httpcore")
 """Libraries that tell of every request and connection: heard from warnings on."""
 
+_OWN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
+"""What each record has; all else was given with it, by ``extra``: whose it is, mostly."""
 
-def log_to_stderr(level: str = "info") -> None:
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per message: ``time``, ``level``, ``logger``, ``message``; then what was given as
+    ``extra``, such as ``workflow_id`` and ``run_id``; and ``error``, a traceback, where there is one.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: value for name, value in vars(record).items() if name not in _OWN}
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return _encode(line).decode()
+
+
+def log_to_stderr(level: Level = "info", format: Format = "text") -> None:
     """Send all logs of a level and above to stderr; stdout is for data."""
-    logging.basicConfig(stream=sys.stderr, format=FORMAT, level=level.upper(), force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(TEXT))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
