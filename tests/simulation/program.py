@@ -21,7 +21,7 @@ TWICE = workflow.RetryPolicy(initial_interval=timedelta(milliseconds=200), maxim
 
 def draw(rng: Random) -> Program:
     """A program of a few steps; with ``signals`` it needs as many from outside."""
-    kinds = ["activity", "flaky", "fails", "sleep", "gather", "timeout", "cancel", "publish"]
+    kinds = ["activity", "flaky", "fails", "sleep", "gather", "timeout", "cancel"]
     steps: Program = []
     for _ in range(rng.randint(1, 4)):
         kind = rng.choice(kinds)
@@ -33,6 +33,8 @@ def draw(rng: Random) -> Program:
             steps.append([kind, rng.randint(1, 3)])
     if rng.random() < 0.4:
         steps.insert(rng.randint(0, len(steps)), ["signals", rng.randint(1, 3)])
+    if rng.random() < 0.4:
+        steps.insert(rng.randint(0, len(steps)), ["publish", rng.randint(1, 4)])
     if rng.random() < 0.15:
         steps.append(["raise", 0])
     return steps
