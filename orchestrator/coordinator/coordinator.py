@@ -240,12 +240,20 @@ class Coordinator:
         self._log.wake()
 
     def finish(self) -> None:
-        """Between two steps: say how far this owner has come, for it did not die of what follows; close."""
+        """Between two steps: leave the group, and close.
+
+        What was decided is read back and answered before, if the log takes it within a second. A position
+        says how far this owner has come, for it did not die of what follows.
+        """
         now_ms = self._clock.now_ms()
         for partition in self.partitions.values():
             moved = self._low_water(partition) > partition.written_marks.commands
             if partition.ownership.running and (moved or partition.caution.announced()):
                 self._write_position(partition, [], now_ms)
+        self._log.leave()
+        self.step()
+        while any(partition.ownership.phase is Phase.LEAVING for partition in self.partitions.values()):
+            self.step(self.wait_s())
         self.close()
 
     def close(self) -> None:
@@ -312,7 +320,7 @@ class Coordinator:
         self._last_step_s = now_s
         if paused_s > MAX_PAUSE_S:
             log.warning("this process was paused for %.1f s: all partitions are claimed anew", paused_s)
-        for partition in self.partitions.values():
+        for partition in list(self.partitions.values()):
             partition.now_s = now_s
             if paused_s > MAX_PAUSE_S:
                 self._incident(partition, f"paused for {paused_s:.1f} s")
@@ -322,13 +330,11 @@ class Coordinator:
         partition = self.partitions.get(number)
         if membership.change is not Change.ASSIGNED:
             if partition is not None:
-                self._meter.gave_up(number, incident=False)
-                partition.ownership.revoke()
-                partition.drop(self._dispatcher)
-                self._log.unseek(COMMANDS, number)
-                partition.store.close()
-                del self.partitions[number]
+                self._give_up(partition, membership.change)
             return
+        if partition is not None and partition.ownership.phase is Phase.LEAVING:
+            self._let_go(partition)
+            partition = None
         if partition is None:
             ownership = Ownership(number, self._log, self._runtime, self.incarnation)
             store = self._open_store(number)
@@ -346,6 +352,21 @@ class Coordinator:
             partition.assign(membership.generation)
         else:
             partition.ownership.generation = membership.generation
+
+    def _give_up(self, partition: Partition, change: Change) -> None:
+        """The group has another owner in mind. If there is time for it, what is under way is awaited."""
+        self._log.unseek(COMMANDS, partition.number)
+        if change is Change.LOST or not partition.ownership.retire():
+            self._let_go(partition)
+
+    def _let_go(self, partition: Partition) -> None:
+        """The partition is another's. What is still under way counts if it lands before the other's claim."""
+        self._meter.gave_up(partition.number, incident=False)
+        partition.ownership.revoke()
+        partition.drop(self._dispatcher)
+        self._log.unseek(COMMANDS, partition.number)
+        partition.store.close()
+        del self.partitions[partition.number]
 
     def _on_delivery(self, delivery: Delivery) -> None:
         token = delivery.token
@@ -393,6 +414,9 @@ class Coordinator:
 
     def _incident(self, partition: Partition, reason: str) -> None:
         """Anything unexpected has one treatment: claim anew, forget what was decided, rebuild."""
+        if partition.ownership.phase is Phase.LEAVING:
+            self._let_go(partition)
+            return
         log.warning("partition %d is claimed anew: %s", partition.number, reason)
         self._meter.gave_up(partition.number, incident=True)
         self._log.unseek(COMMANDS, partition.number)
@@ -494,8 +518,10 @@ class Coordinator:
     def _own(self) -> None:
         now_ms = self._clock.now_ms()
         answers = True
-        for partition in self.partitions.values():
-            if partition.ownership.phase is Phase.RESTORING:
+        for partition in list(self.partitions.values()):
+            if partition.ownership.left:
+                self._let_go(partition)
+            elif partition.ownership.phase is Phase.RESTORING:
                 # A log that is away is asked once per step, for each question takes seconds.
                 answers = answers and self._restore(partition)
             elif (lost := partition.ownership.tick()) is not None:

@@ -7,7 +7,8 @@
       │                  │                      a foreign claim   ▼  │ a wait, membership proven   │
       └──revoke          └──a newer generation──is valid:────▶  OUTBID                             │
          (from anywhere)    has claimed                           ▲──foreign claim─────────────────┤
-                                               CLAIMING ◀──anything else unexpected────────────────┘
+                                               CLAIMING ◀──anything else unexpected────────────────┤
+      IDLE ◀──all of it read back, a foreign claim, or too long── LEAVING ◀──retire, with records under way┘
 
 What a record means follows from the rule of validity alone. While RUNNING, the owner appends turns
 with growing ``seq`` and reads them back; one that comes back under its own claim is committed. Anything
@@ -45,6 +46,10 @@ BEHIND_WAIT_S = 10.0
 """While the last valid claim is of a newer generation than this process knows of: its revocation, or its own
 new generation, is on the way. A bound, for a group that was made anew counts from 1 again."""
 
+LEAVE_S = 1.0
+"""A partition that goes to another process is followed for so long, if anything is under way: about as long
+as the other one takes to claim it. What comes back by then is answered; who asked would wait for seconds."""
+
 CLAIM_AGAIN_S = 1.0
 """A claim that the log did not take is made again after so long, so that nobody spins."""
 
@@ -65,6 +70,7 @@ class Phase(Enum):
     CLAIMING = "claiming"
     OUTBID = "outbid"
     RUNNING = "running"
+    LEAVING = "leaving"
 
 
 class Committed(msgspec.Struct, frozen=True, gc=False):
@@ -160,6 +166,7 @@ class Ownership:
         self._outbid_s = 0.0
         self._outbid_wait_s = 0.0
         self._last_append_s = 0.0
+        self._leave_by_s = 0.0
         self.in_flight_bytes = 0
 
     @property
@@ -203,8 +210,25 @@ class Ownership:
         self.validity, self.next_offset = validity, next_offset
         self.phase = Phase.RESTORING
 
+    def retire(self) -> bool:
+        """The group says that another process should try; whether there is something to wait for before that.
+
+        Nothing may be appended any more. What is under way is still read back, and counts if it comes before
+        another's claim: follow history until :attr:`left`, then :meth:`revoke`.
+        """
+        if self.phase is Phase.RUNNING and self._flights:
+            self.phase = Phase.LEAVING
+            self._leave_by_s = self._runtime.monotonic_s() + LEAVE_S
+        return self.phase is Phase.LEAVING
+
+    @property
+    def left(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        overdue = self._runtime.monotonic_s() > self._leave_by_s
+        return self.phase is Phase.LEAVING and (not self._flights or overdue)
+
     def revoke(self) -> None:
-        """The group says that another process should try. What is under way may still land."""
+        """Follow history no longer. What is under way may still land."""
         self._drop_claim()
         self._log.unseek(HISTORY, self.partition)
         self.phase = Phase.IDLE
@@ -366,7 +390,7 @@ class Ownership:
             return None if isinstance(decoded, Claim) else Void(record.key, offset)
         found = Found(decoded, offset)
         if not isinstance(decoded, Claim):
-            if self.phase is Phase.RUNNING:
+            if self.phase in (Phase.RUNNING, Phase.LEAVING):
                 return Lost(f"history has a record of this claim at {offset} that was not awaited", found)
             return found
         if decoded.nonce == self._nonce:

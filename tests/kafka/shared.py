@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -62,8 +62,14 @@ def shared_broker(folder: Path) -> Iterator[Shared]:
                 keeper = _start_keeper(folder)
         yield msgspec.json.decode(found.read_bytes(), type=Shared)
     if keeper is not None:
-        with suppress(subprocess.TimeoutExpired):
+        try:
             keeper.wait(GOODBYE_S)
+        except subprocess.TimeoutExpired:
+            _unended.append(keeper)
+
+
+_unended: list[subprocess.Popen[str]] = []
+"""Keepers that others still need: an object that is dropped before its process has ended is a warning."""
 
 
 @contextmanager

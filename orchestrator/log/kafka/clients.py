@@ -20,8 +20,9 @@ from orchestrator.log.kafka.settings import KafkaSettings
 SESSION_MS = 6_000
 """A member that was killed is missed after so long: most of a takeover's 10 s."""
 
-HEARTBEAT_MS = 1_500
-"""A session survives three lost heartbeats."""
+HEARTBEAT_MS = 500
+"""Members hear of a rebalance by the answers to these. A partition that moves is nobody's for one or two of
+them: revoked in one rebalance, assigned in the next."""
 
 FETCH_WAIT_MS = 50
 """A request for records waits so long at the broker if there are none, and a partition that is assigned

@@ -64,6 +64,7 @@ class Positions:
         self._consumer = consumer
         self._places = places
         self._health = health
+        self._topics: set[str] = set()
         self._next: dict[Spot, int] = {}
         self._spots: dict[tuple[str | None, int | None], Spot] = {}
 
@@ -75,6 +76,9 @@ class Positions:
             Unavailable: the broker does not answer.
         """
         place = self._places.at(*spot, offset)
+        if spot.topic not in self._topics:
+            self._places.introduce(self._consumer, spot.topic)
+            self._topics.add(spot.topic)
         if spot in self._next:
             self._consumer.incremental_unassign([place])
         self._consumer.incremental_assign([place])

@@ -109,6 +109,17 @@ class Places:
             f"the end of {place.topic}-{partition} is not known",
         )
 
+    def introduce(self, client: Consumer, topic: str) -> None:
+        """Tell another client where a topic is. By itself it looks for those that are new once per second.
+
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        full = self._full[topic]
+        _answer(
+            lambda timeout_s: client.list_topics(full, timeout=timeout_s), f"where {full} is, is not known"
+        )
+
     def refusal(self, record: Record) -> str:
         """Why the log will never take a record; "" if it may. What cannot be known now is tried."""
         try:

@@ -11,11 +11,12 @@ import pytest
 from orchestrator import workflow
 from orchestrator.codec import avro
 from orchestrator.coordinator import coordinator, ownership
-from orchestrator.coordinator.ownership import ACK_DEADLINE_S, IDLE_S
+from orchestrator.coordinator.ownership import ACK_DEADLINE_S, IDLE_S, LEAVE_S, Phase
 from orchestrator.coordinator.turn import TurnMaker
 from orchestrator.log import simulated
 from orchestrator.log.schemas import SCHEMA_KEY
 from orchestrator.log.topics import COMMANDS, HISTORY, META, WORKERS
+from orchestrator.protocol.commands import WorkflowCommand
 from orchestrator.protocol.records import Claim, Marks, Position, history_key
 from orchestrator.protocol.tasks import CoordinatorBeat
 from orchestrator.store.fold import MAX_AWAY_MS
@@ -215,6 +216,59 @@ def test_a_log_that_does_not_answer_is_asked_again(bench: Bench, point: str) -> 
     bench.until(lambda: bench.partition.ownership.running)
     bench.send(signal("note", "x"))
     assert bench.words()[-1] == "done: WorkflowSignaled WorkflowCompleted"
+
+
+# ------------------------------------------------------------------------------ to another coordinator
+
+
+def decide(bench: Bench, *commands: WorkflowCommand) -> None:
+    """Turns are made, and are not sent yet: the next poll does that."""
+    bench.put(*commands)
+    bench.until(lambda: bench.partition.ownership.in_flight > 0)
+
+
+def test_what_was_decided_is_answered_before_a_process_ends(bench: Bench) -> None:
+    """And no later: who asked would have to ask again, seconds later."""
+    decide(bench, start())
+    bench.coordinator.finish()
+    assert [reply.request_id for reply in bench.replies] == ["start"]
+    bench.begin()
+    assert len(bench.turns) == 1
+
+
+def test_what_comes_back_after_anothers_claim_is_not_answered(bench: Bench) -> None:
+    decide(bench, start())
+    other = Claim(epoch=2, nonce="another", owner="other", generation=1, time_ms=0)
+    bench.land(HISTORY, avro.encode(other), history_key(other))
+    bench.coordinator.finish()
+    assert bench.replies == []
+
+
+def test_nobody_waits_for_long_for_what_does_not_come_back(bench: Bench) -> None:
+    decide(bench, start())
+    bench.cluster.faults = msgspec.structs.replace(CALM, delayed=1.0)
+
+    def pass_time(point: str) -> None:
+        bench.runtime.elapsed_s += 0.1
+
+    bench.runtime.hook = pass_time
+    before_s = bench.runtime.elapsed_s
+    bench.coordinator.finish()
+    assert bench.replies == []
+    assert LEAVE_S < bench.runtime.elapsed_s - before_s < LEAVE_S + 1
+
+
+def test_a_partition_that_comes_back_at_once_is_owned_anew(bench: Bench) -> None:
+    decide(bench, start())
+    bench.cluster.faults = msgspec.structs.replace(CALM, delayed=1.0)
+    bench.coordinator._log.leave()
+    bench.step()
+    assert bench.partition.ownership.phase is Phase.LEAVING
+    bench.cluster.faults = CALM
+    bench.coordinator._log.join()
+    bench.until(lambda: bench.partition.ownership.running)
+    bench.settle()
+    assert len(bench.turns) == 1
 
 
 # ------------------------------------------------------------------------------ a store and its history
