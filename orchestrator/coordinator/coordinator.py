@@ -29,19 +29,7 @@ from orchestrator.coordinator.clock_check import MAX_SKEW_MS, ClockCheck
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.meter import Meter, Unmetered
 from orchestrator.coordinator.outflow import Outflow, Receipt
-from orchestrator.coordinator.ownership import (
-    ACK_DEADLINE_S,
-    Committed,
-    Erased,
-    Found,
-    Lost,
-    Owned,
-    Ownership,
-    Phase,
-    Verdict,
-    Void,
-    is_claim,
-)
+from orchestrator.coordinator.ownership import ACK_DEADLINE_S, Ownership, Phase, is_claim
 from orchestrator.coordinator.partition import Entry, Partition
 from orchestrator.coordinator.publishing import Publishing
 from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS
@@ -59,6 +47,7 @@ from orchestrator.coordinator.turn import (
     rejected,
     result_reply,
 )
+from orchestrator.coordinator.verdicts import Committed, Erased, Found, Lost, Owned, Verdict, Void
 from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
 from orchestrator.engine.outbox import Outgoing
 from orchestrator.errors import Unavailable, UsageError

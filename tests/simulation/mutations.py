@@ -8,10 +8,11 @@ from typing import Any
 
 from orchestrator.coordinator import retention
 from orchestrator.coordinator.coordinator import Coordinator
-from orchestrator.coordinator.ownership import Found, Ownership, Phase, Void
+from orchestrator.coordinator.ownership import Ownership, Phase
 from orchestrator.coordinator.partition import Partition
 from orchestrator.coordinator.publisher import EventPublisher
 from orchestrator.coordinator.retention import Cleaner
+from orchestrator.coordinator.verdicts import Found, Void
 from orchestrator.engine import activity
 from orchestrator.engine.validity import Validity
 from orchestrator.log.simulated_transactions import Transactions

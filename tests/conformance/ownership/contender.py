@@ -7,16 +7,9 @@ from random import Random
 from time import monotonic
 
 from orchestrator.codec import avro
-from orchestrator.coordinator.ownership import (
-    Committed,
-    Found,
-    Lost,
-    Ownership,
-    Phase,
-    Read,
-    Verdict,
-)
+from orchestrator.coordinator.ownership import Ownership, Phase
 from orchestrator.coordinator.runtime import Loop, Repeated
+from orchestrator.coordinator.verdicts import Committed, Found, Lost, Read, Verdict
 from orchestrator.engine.validity import Validity
 from orchestrator.log.port import Log, Record
 from orchestrator.log.topics import HISTORY

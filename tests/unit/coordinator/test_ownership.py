@@ -15,16 +15,10 @@ from orchestrator.coordinator.ownership import (
     CLAIM_AGAIN_S,
     IDLE_S,
     OUTBID_WAIT_S,
-    Committed,
-    Erased,
-    Found,
-    Lost,
-    Owned,
     Ownership,
     Phase,
-    Verdict,
-    Void,
 )
+from orchestrator.coordinator.verdicts import Committed, Erased, Found, Lost, Owned, Verdict, Void
 from orchestrator.engine.validity import Validity
 from orchestrator.log.faults import Fate
 from orchestrator.log.port import Record
