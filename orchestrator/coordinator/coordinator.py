@@ -270,11 +270,13 @@ class Coordinator:
         now_s, now_ms = self._runtime.monotonic_s(), self._clock.now_ms()
         wait_s = min(MAX_POLL_S, max(0.0, min(self._beat_due_s(), self._next_tidy_s) - now_s))
         for partition in self.partitions.values():
-            if partition.ownership.phase is Phase.RESTORING or partition.resumes:
+            if partition.ownership.phase is Phase.RESTORING:
                 return 0.0
             if not partition.ownership.running:
                 wait_s = min(wait_s, 0.1)
                 continue
+            if partition.resumes:
+                return 0.0
             if partition.pending and not partition.ownership.saturated:
                 return 0.0
             next_ms = partition.deadlines.next_ms()
@@ -448,10 +450,10 @@ class Coordinator:
         verdict: Verdict | None,
         committed: dict[int, list[Committed | Void | Erased]],
     ) -> None:
-        running = partition.ownership.running
+        follows = partition.ownership.follows
         if isinstance(verdict, Void):
             self._meter.found_void()
-        if isinstance(verdict, Committed) or (running and isinstance(verdict, Void | Erased)):
+        if isinstance(verdict, Committed) or (follows and isinstance(verdict, Void | Erased)):
             committed.setdefault(partition.number, []).append(verdict)
         elif isinstance(verdict, Found | Void | Erased):
             self._clock.observe(partition.fold([verdict]))
@@ -461,7 +463,9 @@ class Coordinator:
             except Unavailable as error:
                 self._incident(partition, f"what may not have left cannot be read: {error}")
         elif isinstance(verdict, Lost):
-            partition.apply(committed.pop(partition.number, []))
+            entries = partition.apply(committed.pop(partition.number, []))
+            if partition.ownership.phase is Phase.LEAVING:  # who stays claims anew, and sends it again
+                self._release(partition, entries)
             if verdict.found is not None:
                 partition.fold([verdict.found])
             self._incident(partition, verdict.reason)

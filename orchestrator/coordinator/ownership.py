@@ -123,6 +123,11 @@ class Ownership:
         return self.phase is Phase.RUNNING
 
     @property
+    def follows(self) -> bool:
+        """Whether what this process appended may come back and count."""
+        return self.phase in (Phase.RUNNING, Phase.LEAVING)
+
+    @property
     def in_flight(self) -> int:
         """Records appended and not yet read back."""
         return len(self._flights)
@@ -338,7 +343,7 @@ class Ownership:
             return None if isinstance(decoded, Claim) else Void(record.key, offset)
         found = Found(decoded, offset)
         if not isinstance(decoded, Claim):
-            if self.phase in (Phase.RUNNING, Phase.LEAVING):
+            if self.follows:
                 return Lost(f"history has a record of this claim at {offset} that was not awaited", found)
             return found
         if decoded.nonce == self._nonce:

@@ -17,7 +17,7 @@ from orchestrator.log import simulated
 from orchestrator.log.schemas import SCHEMA_KEY
 from orchestrator.log.topics import COMMANDS, HISTORY, META, WORKERS
 from orchestrator.protocol.commands import WorkflowCommand
-from orchestrator.protocol.records import Claim, Marks, Position, history_key
+from orchestrator.protocol.records import Claim, HistoryRecord, Marks, Position, history_key
 from orchestrator.protocol.tasks import CoordinatorBeat
 from orchestrator.store.fold import MAX_AWAY_MS
 
@@ -241,6 +241,57 @@ def test_what_comes_back_after_anothers_claim_is_not_answered(bench: Bench) -> N
     other = Claim(epoch=2, nonce="another", owner="other", generation=1, time_ms=0)
     bench.land(HISTORY, avro.encode(other), history_key(other))
     bench.coordinator.finish()
+    assert bench.replies == []
+
+
+def leave_with_an_answer_under_way(bench: Bench, after: HistoryRecord) -> None:
+    """The next poll brings the news that this process is to leave, its turn, and what landed after it."""
+    decide(bench, start())
+    log = bench.coordinator._log
+    assert isinstance(log, simulated.SimulatedMember)
+    log.exchange()
+    bench.land(HISTORY, avro.encode(after), history_key(after))
+    log.leave()
+
+
+def test_what_comes_back_together_with_anothers_claim_is_answered(bench: Bench) -> None:
+    """It lies before that claim: it counts."""
+    other = Claim(epoch=2, nonce="another", owner="other", generation=1, time_ms=0)
+    leave_with_an_answer_under_way(bench, other)
+    bench.step()
+    assert bench.coordinator.partitions == {}
+    bench.coordinator.finish()
+    assert [reply.request_id for reply in bench.replies] == ["start"]
+
+
+def test_a_store_never_says_that_it_has_what_it_lacks(bench: Bench) -> None:
+    """A process that leaves reads its own turn and a late one of somebody else, and dies over it."""
+    late = Position(epoch=0, seq=1, marks=Marks(), sent_through=-1, time_ms=0)
+    leave_with_an_answer_under_way(bench, late)
+
+    def die(point: str) -> None:
+        if point == "read-back":
+            raise KeyboardInterrupt
+
+    bench.runtime.hook = die
+    with pytest.raises(KeyboardInterrupt):
+        bench.step()
+    bench.runtime.hook = lambda point: None
+    bench.crash()
+    bench.begin()
+    bench.send(signal("note", "x"))
+    assert bench.words()[-1] == "done: WorkflowSignaled WorkflowCompleted"
+
+
+def test_who_was_paused_while_it_left_waits_for_nothing(bench: Bench) -> None:
+    decide(bench, start())
+    bench.cluster.faults = msgspec.structs.replace(CALM, delayed=1.0)
+    bench.coordinator._log.leave()
+    bench.step()
+    assert bench.partition.ownership.phase is Phase.LEAVING
+    bench.runtime.elapsed_s += 60
+    bench.step()
+    assert bench.coordinator.partitions == {}
     assert bench.replies == []
 
 
