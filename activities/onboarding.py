@@ -21,6 +21,9 @@ from orchestrator.errors import ApplicationError
 SANCTIONED = frozenset({"Boris Badenov"})
 UNSTEADY_BANK = "Unsteady Bank"
 FROZEN_BANK = "Glacier Bank"
+BANK = "bank"
+"""Whoever holds it stops all transfers."""
+
 RISKY_INDUSTRIES = {"gambling": 97}
 RISK_LIMIT = 80
 """Of 100; above it a merchant is declined."""
@@ -85,6 +88,7 @@ async def create_settlement_account(merchant: Merchant) -> str:
 async def fund_reserve(account: str, cents: int) -> str:
     """Move the reserve into the account; returns the transfer's id."""
     await world.work()
+    await world.until_free(BANK)
     return world.change(f"reserve of {cents} cents moved", f"reserve-{account}")
 
 

@@ -2,7 +2,7 @@
 
 What goes wrong is written in the input, as with the test cards of payment providers: ``DECLINED_CARD``
 is never accepted, a payment with ``SLOW_CARD`` hangs once, one with ``DOWN_CARD`` always, and a
-``HEAVY_SKU`` takes long to pick.
+``HEAVY_SKU`` is picked with the ``FORKLIFT``, which somebody may hold.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ DECLINED_CARD = "4000-0000-0000-0002"
 SLOW_CARD = "4000-0000-0000-0259"
 DOWN_CARD = "4000-0000-0000-0119"
 HEAVY_SKU = "piano"
+FORKLIFT = "forklift"
 
 HANG_S = 30.0
 """How long a payment hangs: far longer than anybody waits for it."""
-
-HEAVY_PICK_S = 4.0
-"""How long it takes to pick something heavy: time to pull the plug meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,9 @@ async def send_invoice(order: Order) -> str:
 @activity.defn
 async def pick_items(order: Order) -> str:
     """Fetch the goods from the shelves; returns the id of the package."""
-    await world.work(HEAVY_PICK_S if order.sku == HEAVY_SKU else None)
+    await world.work()
+    if order.sku == HEAVY_SKU:
+        await world.until_free(FORKLIFT)
     return world.change(f"{order.quantity} {order.sku} picked", f"package-{order.id}")
 
 

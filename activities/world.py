@@ -4,6 +4,9 @@
 an execution had. The second is what a payment provider has too: it remembers idempotency keys. The first
 is a witness: it says what really ran, whatever the engine believes.
 
+A thing of the world, such as a bank, can be held: what needs it waits. So who shows what an engine can do
+stops the world at a moment of their choice, and pulls the plug.
+
 The folder is named by the environment variable ``ORCHESTRATOR_WORLD``, so that the same activities work
 in a program, under ``orchestrator dev``, in tests and in the demo.
 """
@@ -29,6 +32,9 @@ FOLDER_VARIABLE = "ORCHESTRATOR_WORLD"
 
 WORK_S = 0.1
 """How long most activities take: long enough to be seen, and killed, at work."""
+
+LOOK_S = 0.02
+"""Who waits for a thing that is held looks again after so long."""
 
 Line = TypeVar("Line", bound=msgspec.Struct)
 
@@ -92,6 +98,27 @@ class World:
         return effect.result
 
     @contextmanager
+    def held(self, thing: str) -> Iterator[None]:
+        """Nobody gets a thing of the world inside this block; see :func:`until_free`.
+
+        If the process dies in it, the thing is held until somebody else has held it and let it go.
+        """
+        mark = self._mark(thing)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+
+    def is_held(self, thing: str) -> bool:
+        """Whether somebody holds a thing of the world."""
+        return self._mark(thing).exists()
+
+    def _mark(self, thing: str) -> Path:
+        return self.folder / f"{thing}.held"
+
+    @contextmanager
     def _locked(self, path: Path) -> Iterator[BinaryIO]:
         self.folder.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:  # O_APPEND
@@ -107,7 +134,7 @@ def here() -> World:
     )
 
 
-async def work(takes_s: float | None = None) -> None:
+async def work() -> None:
     """Begin the running activity, which leaves a line in the ledger, and take some time."""
     about = activity.info()
     here().note(
@@ -121,7 +148,14 @@ async def work(takes_s: float | None = None) -> None:
             time_ms=_now_ms(),
         )
     )
-    await asyncio.sleep(WORK_S if takes_s is None else takes_s)
+    await asyncio.sleep(WORK_S)
+
+
+async def until_free(thing: str) -> None:
+    """Wait while somebody holds a thing of the world that the running activity needs."""
+    world = here()
+    while world.is_held(thing):  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_S)
 
 
 def is_first_execution() -> bool:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from orchestrator.demo.evidence import (
     Evidence,
     activity_types,
@@ -130,13 +132,21 @@ def outcomes(evidence: Evidence) -> Iterator[str]:
 
 
 def killed_at_work(evidence: Evidence) -> Iterator[str]:
-    """The kill met runs inside an activity, in a wait, and in a manual review: else it proves nothing."""
-    open_runs = [history for history in evidence.before.values() if not is_closed(history)]
+    """The kill met runs inside an activity, in a wait, and in a manual review: else it proves nothing.
+
+    Where others go on, the log that is read after the kill says more than it did at the kill.
+    """
+    at_kill = {
+        workflow_id: msgspec.structs.replace(history, turns=turns)
+        for workflow_id, history in evidence.before.items()
+        if (turns := tuple(turn for turn in history.turns if turn.time_ms <= evidence.killed_ms))
+    }
+    open_runs = [history for history in at_kill.values() if not is_closed(history)]
     if not any(_running(history) for history in open_runs):
         yield "no run was inside an activity when the engine was killed"
     if not any(_waits(history) for history in open_runs):
         yield "no run was waiting for a timer when the engine was killed"
-    reviewed = evidence.before.get(REVIEWED)
+    reviewed = at_kill.get(REVIEWED)
     if reviewed is None or is_closed(reviewed) or _running(reviewed) or not _undone(reviewed):
         yield f"{REVIEWED} was not in manual review when the engine was killed"
 

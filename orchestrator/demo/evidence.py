@@ -37,13 +37,15 @@ class Evidence:
     """Everything that the checks judge.
 
     Attributes:
-        before: by workflow id, what the log of the killed engine held.
+        killed_ms: when the kill was ordered (Unix milliseconds).
+        before: by workflow id, what the log of the killed engine held, read after the kill.
         after: by workflow id, what the engine that went on says at the end.
         ran_before: how many of the executions the killed engine began.
         executions: the ledger of the outside world.
         effects: what changed in the outside world.
     """
 
+    killed_ms: int
     before: dict[str, History]
     after: dict[str, History]
     ran_before: int

@@ -13,7 +13,7 @@ from orchestrator import config
 from orchestrator.client.client import Client
 from orchestrator.errors import OrchestratorError, PortInUse, Unavailable
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 """How long a process may take to answer. It takes about a second; a busy machine takes its time."""
 
 STOP_TIMEOUT_S = 15.0

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from orchestrator.contrib import world
 from orchestrator.contrib.world import FOLDER_VARIABLE, Effect, Execution, World, here
 
 
@@ -41,6 +43,26 @@ def test_a_line_that_a_killed_process_did_not_finish_never_was(tmp_path: Path) -
     assert [known.key for known in world.effects()] == ["a"]
     assert world.once(effect("b", "whole")) == "whole"
     assert [known.key for known in world.effects()] == ["a", "b"]
+
+
+async def test_a_thing_that_is_held_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "new"))
+    monkeypatch.setattr(world, "LOOK_S", 0.0)
+    with World(tmp_path / "new").held("bank"):
+        waiting = asyncio.create_task(world.until_free("bank"))
+        await asyncio.wait_for(world.until_free("forklift"), 5)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 5)
+
+
+def test_a_thing_that_a_killed_process_held_can_be_held_and_let_go_again(tmp_path: Path) -> None:
+    killed = World(tmp_path).held("bank")
+    killed.__enter__()
+    with World(tmp_path).held("bank"):
+        assert World(tmp_path).is_held("bank")
+    assert not World(tmp_path).is_held("bank")
 
 
 def test_the_environment_says_where_the_world_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

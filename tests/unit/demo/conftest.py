@@ -16,6 +16,7 @@ FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
 
 
 class Witness(msgspec.Struct):
+    killed_ms: int
     turns_before: dict[str, int]
     ran_before: int
     executions: list[Execution]
@@ -33,7 +34,7 @@ def evidence() -> Evidence:
     witness = msgspec.json.decode((FIXTURES / "witness.json").read_bytes(), type=Witness)
     after = histories()
     before = {name: cut(after[name], turns) for name, turns in witness.turns_before.items()}
-    return Evidence(before, after, witness.ran_before, witness.executions, witness.effects)
+    return Evidence(witness.killed_ms, before, after, witness.ran_before, witness.executions, witness.effects)
 
 
 def cut(history: History, turns: int) -> History:

@@ -24,6 +24,12 @@ def test_the_table_speaks_of_every_line_of_the_input() -> None:
     assert set(EXPECTED) == {line.id for line in [*merchants(), *orders()]}
 
 
+def test_where_others_go_on_the_scene_is_judged_by_the_time_of_the_kill(evidence: Evidence) -> None:
+    went_on = replace(evidence, before=evidence.after)
+    assert list(checks.killed_at_work(went_on)) == []
+    assert list(checks.killed_at_work(replace(went_on, killed_ms=evidence.killed_ms + 60_000))) != []
+
+
 # --- each check can fail: the evidence is spoiled, and these checks, and no others, say so ---
 
 
@@ -81,7 +87,7 @@ def the_kill_came_too_early(evidence: Evidence) -> Evidence:
 
 
 def the_kill_came_too_late(evidence: Evidence) -> Evidence:
-    return replace(evidence, before=evidence.after)
+    return replace(evidence, before=evidence.after, killed_ms=evidence.killed_ms + 60_000)
 
 
 def a_history_was_forgotten(evidence: Evidence) -> Evidence:
@@ -209,4 +215,4 @@ def test_a_check_finds(
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.problems.__name__)
 def test_no_check_trips_over_evidence_of_nothing(check: checks.Check) -> None:
-    list(check.problems(Evidence({}, {}, 0, [], [])))
+    list(check.problems(Evidence(0, {}, {}, 0, [], [])))

@@ -17,7 +17,7 @@ from orchestrator.client.handle import WorkflowHandle
 from orchestrator.contrib import onboarding as onboarding_activities
 from orchestrator.contrib import orders as order_activities
 from orchestrator.contrib import world
-from orchestrator.contrib.orders import DECLINED_CARD, DOWN_CARD, Order
+from orchestrator.contrib.orders import DECLINED_CARD, DOWN_CARD, FORKLIFT, Order
 from orchestrator.demo import inputs, onboarding, orders
 from orchestrator.demo.evidence import activity_types, failed_attempts
 from orchestrator.demo.onboarding import MerchantOnboarding
@@ -127,11 +127,12 @@ async def test_a_rejected_order_ends_and_holds_no_inventory(client: Client) -> N
 
 async def test_a_cancelled_order_releases_its_inventory(client: Client) -> None:
     heavy = inputs.orders()[3]
-    handle = await client.start_workflow(OrderFulfilment.run, heavy, id="o")
-    await status_is(handle, "packing")
-    await handle.cancel()
-    with pytest.raises(WorkflowFailure) as caught:
-        await handle.result(20)
+    with world.here().held(FORKLIFT):
+        handle = await client.start_workflow(OrderFulfilment.run, heavy, id="o")
+        await status_is(handle, "packing")
+        await handle.cancel()
+        with pytest.raises(WorkflowFailure) as caught:
+            await handle.result(20)
     assert caught.value.status == "Canceled"
     assert (await steps(client, "o"))[-1] == "release_inventory"
 
