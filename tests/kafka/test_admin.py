@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -23,10 +24,15 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from orchestrator.errors import ConfigError
+from orchestrator.codec.avro import MAX_RECORD_BYTES
+from orchestrator.errors import ConfigError, LogError
 from orchestrator.log.kafka import admin
+from orchestrator.log.kafka.clients import Clients
 from orchestrator.log.kafka.cluster import Cluster
+from orchestrator.log.kafka.log import KafkaLog
+from orchestrator.log.kafka.publisher import KafkaPublishers
 from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.log.port import Outcome
 from orchestrator.log.topics import TOPICS
 from orchestrator.protocol.records import NAMESPACE_KEY, Namespace
 from tests.kafka.broker import USERS
@@ -61,8 +67,14 @@ class Operator:
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
         self._done(self._admin.incremental_alter_configs([resource]))
 
-    def allow(self, user: str, prefix: str, operation: AclOperation) -> None:
-        kind, pattern = ResourceType.TOPIC, ResourcePatternType.PREFIXED
+    def allow(
+        self,
+        user: str,
+        prefix: str,
+        operation: AclOperation,
+        kind: ResourceType = ResourceType.TOPIC,
+    ) -> None:
+        pattern = ResourcePatternType.PREFIXED
         acl = AclBinding(kind, prefix, pattern, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
         self._done(self._admin.create_acls([acl]))
 
@@ -185,6 +197,28 @@ def test_settings_under_which_records_are_lost(own: KafkaSettings, operator: Ope
     assert wrong == {own.topic("history"), own.topic("commands")}
 
 
+def test_topics_that_would_refuse_what_is_allowed(own: KafkaSettings, operator: Operator) -> None:
+    operator.configure(own.topic("history"), "max.message.bytes", "1048588")  # Kafka's default
+    said = error_of(lambda: admin.check(own, "coordinator"))
+    assert f"{own.topic('history')} would lose or refuse records" in said
+    assert f"max.message.bytes is 1048588, expected at least {admin.MAX_MESSAGE_BYTES}" in said
+    operator.configure(own.topic("history"), "max.message.bytes", "4000000")
+    admin.check(own, "coordinator")
+
+
+def test_our_largest_record_is_taken(own: KafkaSettings) -> None:
+    member = KafkaLog(own, member="m")
+    appender = member.appender(ordered=True)
+    headers = {"name": b"value"}
+    rest = MAX_RECORD_BYTES - len("key") - len("name") - len(b"value")
+    appender.append("history", 0, b"key", os.urandom(rest), headers=headers)
+    outcomes: list[Outcome] = []
+    while not outcomes:
+        outcomes += [delivery.outcome for delivery in member.poll(1).deliveries]
+    member.close()
+    assert outcomes == [Outcome.DELIVERED]
+
+
 def test_what_another_version_or_cluster_wrote(own: KafkaSettings) -> None:
     cluster = Cluster(own)
     good = admin.check(own, "client")
@@ -246,12 +280,54 @@ def test_missing_rights_are_named(
     assert "the cluster allows only DESCRIBE, READ" in said
 
 
+def test_a_coordinator_may_join_its_group_or_is_told_at_once(
+    kafka: Shared, own: KafkaSettings, operator: Operator
+) -> None:
+    alice = login(kafka, own, "alice", USERS["alice"])
+    operator.allow("bob", own.group, AclOperation.READ, ResourceType.GROUP)
+    operator.allow("alice", f"{own.namespace}.", AclOperation.ALL)
+    _until(lambda: error_of(lambda: admin.check(alice, "coordinator")).index(own.group))
+    said = error_of(lambda: admin.check(alice, "coordinator"))
+    assert f"a coordinator needs READ on the group {own.group}, and the cluster allows nothing" in said
+    admin.check(alice, "view")
+    operator.allow("alice", own.group, AclOperation.DESCRIBE, ResourceType.GROUP)
+    _until(lambda: error_of(lambda: admin.check(alice, "coordinator")).index("allows only DESCRIBE"))
+    operator.allow("alice", own.group, AclOperation.READ, ResourceType.GROUP)
+    _until(lambda: admin.check(alice, "coordinator"))
+
+
+def test_the_right_to_publish_is_named_when_somebody_publishes(
+    kafka: Shared, own: KafkaSettings, operator: Operator
+) -> None:
+    operator.allow("bob", own.publishers, AclOperation.ALL, ResourceType.TRANSACTIONAL_ID)
+    publishers = KafkaPublishers(Clients(login(kafka, own, "alice", USERS["alice"]), "m"))
+
+    def open_one() -> None:
+        publisher = publishers.publisher(0)
+        try:
+            publisher.open()
+        finally:
+            publisher.close()
+
+    def denied() -> str:
+        with pytest.raises(LogError) as caught:
+            open_one()
+        return str(caught.value)
+
+    _until(denied)
+    assert f"give this user WRITE and DESCRIBE on the transactional ids {own.publishers}…" in denied()
+    operator.allow("alice", f"{own.namespace}.", AclOperation.ALL)
+    operator.allow("alice", own.publishers, AclOperation.WRITE, ResourceType.TRANSACTIONAL_ID)
+    _until(open_one)
+    publishers.close()
+
+
 def _until(ask: Callable[[], object]) -> None:
     """Rights reach the broker a moment after they were given."""
     for _ in range(100):
         try:
             ask()
-        except (ConfigError, ValueError, pytest.fail.Exception):
+        except (ConfigError, LogError, ValueError, pytest.fail.Exception):
             continue
         return
     ask()

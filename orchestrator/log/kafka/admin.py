@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from orchestrator.codec.avro import MAX_RECORD_BYTES
 from orchestrator.errors import ConfigError
 from orchestrator.log.kafka.cluster import Cluster, Found, Wanted
 from orchestrator.log.kafka.settings import KafkaSettings
@@ -31,8 +32,8 @@ from orchestrator.protocol.records import FEATURE_LEVEL, NAMESPACE_KEY, Namespac
 
 Role = Literal["coordinator", "worker", "view", "client"]
 
-MAX_MESSAGE_BYTES = 1_048_588
-"""Kafka's own default, set by name, for a cluster's may be lower: a turn's part has up to 512 KiB."""
+MAX_MESSAGE_BYTES = MAX_RECORD_BYTES + 1_024
+"""What a topic takes at least: our largest record, and its frame. Kafka's own default is a little less."""
 
 SEGMENT_BYTES = 128 * 1024 * 1024
 """What is in the last segment is neither compacted nor deleted; by default that is up to 1 GB a partition."""
@@ -167,11 +168,26 @@ def check(settings: KafkaSettings, role: Role) -> Namespace:
                 f"a {role} needs {' and '.join(lacking)} on {settings.topic(name)}, and the cluster allows "
                 f"only {', '.join(sorted(allowed))}; add an ACL for the prefix '{settings.namespace}.'"
             )
+    if role == "coordinator":
+        _check_group(cluster, settings)
     configs = cluster.settings_of([settings.topic(name) for name in needs])
     for name in needs:
         if remark := _remark(TOPICS[name], configs[settings.topic(name)]):
-            raise ConfigError(f"the topic {settings.topic(name)} would lose records: {remark}; set it right")
+            raise ConfigError(
+                f"the topic {settings.topic(name)} would lose or refuse records: {remark}; set it right"
+            )
     return namespace
+
+
+def _check_group(cluster: Cluster, settings: KafkaSettings) -> None:
+    """Raise if a coordinator may not join the group of coordinators."""
+    group = settings.group
+    allowed = cluster.rights_on_group(group)
+    if allowed is not None and "READ" not in allowed:
+        raise ConfigError(
+            f"a coordinator needs READ on the group {group}, and the cluster allows "
+            f"{'only ' + ', '.join(sorted(allowed)) if allowed else 'nothing'}; add an ACL for the group"
+        )
 
 
 def config_of(topic: Topic, replicas: int) -> dict[str, str]:
@@ -211,6 +227,8 @@ def _remark(topic: Topic, found: Mapping[str, str]) -> str:
         for name in names
         if name in found and set(found[name].split(",")) != set(wanted[name].split(","))
     ]
+    if int(limit := found.get("max.message.bytes", wanted["max.message.bytes"])) < MAX_MESSAGE_BYTES:
+        wrong.append(f"max.message.bytes is {limit}, expected at least {MAX_MESSAGE_BYTES}")
     return "; ".join(wrong)
 
 

@@ -143,7 +143,7 @@ class Clients:
 
     def publisher(self, partition: int, *, single: bool, timeout_ms: int) -> Producer:
         """For business events of a partition, in transactions; if ``single``, each in a batch of its own."""
-        identity = f"{self.settings.namespace}-publish-{partition}"
+        identity = f"{self.settings.publishers}{partition}"
         own = {"transactional.id": identity, "message.timeout.ms": timeout_ms}
         if single:
             own["batch.num.messages"] = 1
@@ -172,7 +172,7 @@ class Clients:
 
     def _in_group(self, required: Mapping[str, Any]) -> Mapping[str, Any]:
         """One group for all consumers (only one joins it), so that one right on it suffices."""
-        return {**required, "group.id": self.settings.topic("coordinators")}
+        return {**required, "group.id": self.settings.group}
 
     def _make(
         self,

@@ -58,6 +58,9 @@ _PASSING = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,  # who leads the partition that a group's offsets are on
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.UNKNOWN_LEADER_EPOCH,  # a topic so new that the broker itself has yet to hear of it
         KafkaError._NOENT,
     }
@@ -122,6 +125,20 @@ class Cluster:
             replicas = min((len(one.replicas) for one in topic.partitions), default=0)
             found[name] = Found(_shown(topic.topic_id), len(topic.partitions), replicas, allowed)
         return found
+
+    def rights_on_group(self, group: str) -> frozenset[str] | None:
+        """What we may do with a consumer group, which need not exist; None if the cluster does not say."""
+        try:
+            return self._patiently(lambda: self._rights_on_group(group), self._answer_s)
+        except _Denied:
+            return frozenset()
+
+    def _rights_on_group(self, group: str) -> frozenset[str] | None:
+        asked = self._admin.describe_consumer_groups(
+            [group], include_authorized_operations=True, request_timeout=self._answer_s
+        )
+        allowed = self._answer(asked[group], f"see the group {group}").authorized_operations
+        return frozenset(AclOperation(one).name for one in allowed) if allowed else None
 
     def settings_of(self, names: Collection[str]) -> dict[str, dict[str, str]]:
         """The settings of topics; of a topic whose settings we may not see, none."""

@@ -54,6 +54,8 @@ _REFUSALS = frozenset(
 
 _TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
 
+_NO_RIGHT = KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+
 
 class KafkaPublishers:
     """Makes the publishers of one process, and knows what users' topics take. For any thread."""
@@ -104,7 +106,13 @@ class KafkaPublisher:
             self._producer.init_transactions(ANSWER_S)
             mark = self._read_mark()
         except _TROUBLE as error:
-            raise LogError(f"business events of partition {self._partition}: {_words(error)}") from error
+            remedy = ""
+            if isinstance(found := _cause(error), KafkaError) and found.code() == _NO_RIGHT:
+                ids = f"{self._clients.settings.publishers}…"
+                remedy = f"; give this user WRITE and DESCRIBE on the transactional ids {ids}"
+            raise LogError(
+                f"business events of partition {self._partition}: {_words(error)}{remedy}"
+            ) from error
         self._usable = True
         return mark
 
@@ -246,7 +254,11 @@ class KafkaPublisher:
         )
 
 
-def _words(error: Exception) -> str:
+def _cause(error: Exception) -> object:
     cause = error.__cause__ if isinstance(error, SystemError) and error.__cause__ is not None else error
-    found = cause.args[0] if cause.args else cause
+    return cause.args[0] if cause.args else cause
+
+
+def _words(error: Exception) -> str:
+    found = _cause(error)
     return f"{found.str()} ({found.name()})" if isinstance(found, KafkaError) else str(found)

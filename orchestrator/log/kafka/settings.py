@@ -61,6 +61,16 @@ class KafkaSettings(msgspec.Struct, frozen=True):
         """The full name of one of our topics; ACLs on the prefix are the security boundary."""
         return f"{self.namespace}.{name}"
 
+    @property
+    def group(self) -> str:
+        """The group of coordinators."""
+        return self.topic("coordinators")
+
+    @property
+    def publishers(self) -> str:
+        """What the transactional ids of publishers begin with."""
+        return f"{self.namespace}-publish-"
+
     def client(self, **ours: Any) -> dict[str, Any]:
         """A configuration for confluent-kafka: ``ours`` (underscores for dots) win over the user's."""
         own = {_dotted(name): value for name, value in ours.items()}
