@@ -13,7 +13,7 @@ TEST_WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kafka test check format bench schemas wheel clean
+.PHONY: help demo kafka test check format bench schemas docs wheel clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -44,11 +44,14 @@ bench: $(INSTALLED)  ## measure throughput, latency, fan-out and memory
 schemas: $(INSTALLED)  ## write schemas/*.avsc anew from the structs
 	@$(BIN)/python -m orchestrator.codec.schema schemas/
 
+docs: $(INSTALLED)  ## build the documentation as a site into docs/_build/html
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+
 wheel: $(INSTALLED)  ## build the wheel into dist/
 	@$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:  ## remove what was built; the environment too
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) dist build docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 # The environment follows pyproject.toml. An interrupted installation leaves no stamp and is done again.
 $(INSTALLED): pyproject.toml

@@ -1,6 +1,6 @@
 """Every error that users of this package may see.
 
-Errors are named by who must act:
+Errors are named by who must act::
 
     OrchestratorError
     ├── ConfigError                  the person who starts a process: a bad option, folder, port or module
