@@ -19,7 +19,7 @@ from tests.simulation.world import World
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "50"))
 FIRST = int(os.environ.get("SIMULATION_FIRST", "1"))
 
-MUTATED_SEEDS = 80
+MUTATED_SEEDS = 60
 """A rule that was taken away must be missed within so many seeds."""
 
 

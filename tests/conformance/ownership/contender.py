@@ -11,7 +11,8 @@ from orchestrator.coordinator.ownership import Ownership, Phase
 from orchestrator.coordinator.runtime import Loop, Repeated
 from orchestrator.coordinator.verdicts import Committed, Found, Lost, Read, Verdict
 from orchestrator.engine.validity import Validity
-from orchestrator.log.port import Log, Record
+from orchestrator.errors import Unavailable
+from orchestrator.log.port import Delivery, Log, Record
 from orchestrator.log.topics import HISTORY
 from orchestrator.protocol.records import Activation, Claim, HistoryRecord, Marks, Position, Turn, history_key
 from tests.conformance.log.harness import PATIENCE_S, Harness, read_all
@@ -55,8 +56,12 @@ class Contender:
     def assign(self, generation: int = 1, validity: Validity | None = None, offset: int = 0) -> Contender:
         """Restore, and append a claim."""
         self.it.assign(generation, validity or Validity(), offset)
+        deadline = monotonic() + PATIENCE_S
         while self.it.phase is Phase.RESTORING:
-            self._learn(self.it.restore_slice())
+            try:
+                self._learn(self.it.restore_slice())
+            except Unavailable:  # a busy broker may take its time; nothing has changed
+                assert monotonic() < deadline, "history cannot be read"
         return self
 
     def join(self) -> Contender:
@@ -83,10 +88,14 @@ class Contender:
     def step(self) -> None:
         """One poll. As in a coordinator, anything unexpected leads to a new claim."""
         polled = self.member.poll(0.01)
-        for delivery in polled.deliveries:
+        self.take(polled.deliveries, polled.records)
+
+    def take(self, deliveries: Iterable[Delivery], records: Iterable[Record]) -> None:
+        """Look at what polls have brought."""
+        for delivery in deliveries:
             if delivery.token is not None:
                 self._on(self.it.on_delivery(delivery))
-        for record in polled.records:
+        for record in records:
             if record.topic == HISTORY:
                 self._on(self.it.on_record(record))
 

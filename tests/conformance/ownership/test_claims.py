@@ -74,7 +74,7 @@ class TestClaims:
         """“My claim means my nonce”: an epoch alone proves nothing."""
         harness.hold()
         rivals = [Contender(harness, name).assign() for name in ("a", "b")]
-        steps(*rivals, count=2)  # both are under way: what is outbid before it was sent is purged
+        steps(*rivals)  # both are under way: what is outbid before it was sent is purged
         harness.release()
         poll(*rivals, until=lambda: sorted(r.it.phase.value for r in rivals) == ["outbid", "running"])
         winner = next(rival for rival in rivals if rival.it.running)
@@ -201,6 +201,8 @@ class TestTurns:
         successor = Contender(harness, "b").own(generation=2)
         successor.append("1")
         poll(successor, until=lambda: successor.committed == ["1"])
+        seen = harness.poll(former.member, until=lambda seen: len(seen.deliveries) >= 2)  # they have landed
+        former.take(seen.deliveries, seen.records)
         steps(former)
         successor.append("2")
         poll(successor, until=lambda: successor.committed == ["1", "2"])
