@@ -11,6 +11,7 @@ from orchestrator.log.kafka import admin
 from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.port import Record
 from orchestrator.log.topics import KAFKA_PARTITIONS
+from tests.conformance.log.kafka_harness import CLEANER_MS, EASY_TO_CLEAN
 
 SOON_S = 20.0
 """A broker that has not answered by then is broken."""
@@ -35,8 +36,18 @@ class RawLog:
 
     def configure(self, topic: str, name: str, value: str) -> None:
         """Set one setting of a topic."""
+        self._set(ResourceType.TOPIC, self.full(topic), name, value)
+
+    def clean_soon(self, topic: str) -> None:
+        """Let the broker compact a topic as soon as it can, but for the last segment: an append ends it."""
+        for broker in self.admin.list_topics(timeout=SOON_S).brokers:
+            self._set(ResourceType.BROKER, str(broker), "log.cleaner.backoff.ms", str(CLEANER_MS))
+        for name, value in (EASY_TO_CLEAN | {"min.compaction.lag.ms": "0"}).items():
+            self.configure(topic, name, value)
+
+    def _set(self, kind: ResourceType, of: str, name: str, value: str) -> None:
         entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ResourceType.TOPIC, self.full(topic), incremental_configs=[entry])
+        resource = ConfigResource(kind, of, incremental_configs=[entry])
         for done in self.admin.incremental_alter_configs([resource]).values():
             done.result(SOON_S)
 
