@@ -1,4 +1,4 @@
-"""``python -m bench [CASE …]``: runs each case in a process of its own and prints a table.
+"""``python -m bench [kafka] [CASE …]``: runs each case in a process of its own and prints a table.
 
 Figures depend on the machine; compare those of one run with each other.
 """
@@ -11,11 +11,14 @@ import os
 import subprocess
 import sys
 
+from bench import kafka
 from bench.cases import CASES, run
 
 
 def main() -> int:
     """Run the named cases, or all."""
+    if sys.argv[1:2] == ["kafka"]:
+        return kafka.main(sys.argv[2:])
     if sys.argv[1:2] == ["--in-process"]:
         print(json.dumps(asyncio.run(run(sys.argv[2]))))
         return 0

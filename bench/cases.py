@@ -34,7 +34,9 @@ async def sequential(client: Client, workflow: Any, count: int) -> Figures:
     }
 
 
-async def concurrent(client: Client, workflow: Any, count: int, in_flight: int) -> Figures:
+async def concurrent(
+    client: Client, workflow: Any, count: int, in_flight: int, *, prefix: str = "concurrent"
+) -> Figures:
     """``in_flight`` at a time: so many loops, each as :func:`sequential`."""
     took: list[float] = []
     numbers = iter(range(count + in_flight))
@@ -42,7 +44,7 @@ async def concurrent(client: Client, workflow: Any, count: int, in_flight: int) 
     async def loop() -> None:
         for n in numbers:
             begin = time.perf_counter()
-            await client.execute_workflow(workflow.run, n, id=f"concurrent-{n}")
+            await client.execute_workflow(workflow.run, n, id=f"{prefix}-{n}")
             took.append(time.perf_counter() - begin)
 
     await client.execute_workflow(workflow.run, 0, id="warm-up")

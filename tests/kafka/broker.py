@@ -91,6 +91,13 @@ class Broker:
         return f"{HOST}:{self.secured_port}"
 
     @property
+    def pid(self) -> int:
+        """Of the process that runs."""
+        if self._process is None:
+            raise RuntimeError("the broker is not running")
+        return self._process.pid
+
+    @property
     def log(self) -> Path:
         """What the broker says."""
         return self.folder / "broker.log"
@@ -133,9 +140,7 @@ class Broker:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        if self._process is None:
-            raise RuntimeError("the broker is not running")
-        self._process.send_signal(number)
+        os.kill(self.pid, number)
 
     def _end(self, number: int) -> None:
         """Ending what has ended does nothing."""

@@ -1,0 +1,157 @@
+"""``python -m bench kafka [CASE …]``: the cases on a broker, roles as processes, the yardstick beside them.
+
+A broker, a coordinator, a worker and a client share this machine. Each case has a process of its own, which is
+the client, and a namespace of its own. ``*_us`` are microseconds of CPU per workflow (or activity), by role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.cases import Figures, concurrent, fan_out, sequential
+from bench.roles import PARTITIONS, Engine, Meter, Role, engine
+from bench.workflows import FiveActivities, OneActivity
+from bench.yardstick import Bare
+from orchestrator import Client
+from orchestrator.cli.process import settle_collector
+from orchestrator.log.kafka import admin
+from tests.kafka.broker import Broker
+from tests.kafka.jars import NoBroker
+
+WARM_UP = 2_000
+"""Workflows before those that are measured: Java compiles what is used often."""
+
+
+async def _concurrent(engine: Engine, client: Client, workflow: Any, count: int, in_flight: int) -> Figures:
+    await concurrent(client, workflow, min(WARM_UP, count), in_flight, prefix="warm")
+    meter = engine.meter()
+    figures = await concurrent(client, workflow, count, in_flight)
+    return {**figures, **meter.per(count + in_flight)}
+
+
+async def _one(engine: Engine, client: Client) -> Figures:
+    await concurrent(client, OneActivity, WARM_UP, 64, prefix="warm")
+    meter = engine.meter()
+    return {**await sequential(client, OneActivity, 1_000), **meter.per(1_000)}
+
+
+async def _fan_out(engine: Engine, client: Client, count: int) -> Figures:
+    await concurrent(client, OneActivity, WARM_UP, 64, prefix="warm")
+    meter = engine.meter()
+    return {**await fan_out(client, count), **meter.per(count)}
+
+
+Case = Callable[[Engine, Client], Awaitable[Figures]]
+
+CASES: dict[str, tuple[str, Case]] = {
+    "one": ("1 in flight", _one),
+    "64": ("64 in flight", lambda e, c: _concurrent(e, c, OneActivity, 5_000, 64)),
+    "500": ("500 in flight", lambda e, c: _concurrent(e, c, OneActivity, 10_000, 500)),
+    "five": (
+        "five activities in sequence, 64 in flight",
+        lambda e, c: _concurrent(e, c, FiveActivities, 2_000, 64),
+    ),
+    "fan-1000": ("fan-out of 1,000", lambda e, c: _fan_out(e, c, 1_000)),
+    "fan-10000": ("fan-out of 10,000", lambda e, c: _fan_out(e, c, 10_000)),
+}
+
+YARDSTICK = {"one": (1_000, 1), "64": (10_000, 64), "500": (20_000, 500)}
+"""Of the cases that have one: how many workflows, and how many at a time."""
+
+
+async def bare(name: str, bootstrap: str, broker_pid: int, folder: Path) -> Figures:
+    """The yardstick of a case."""
+    count, in_flight = YARDSTICK[name]
+    made = Engine(bootstrap, broker_pid, folder)
+    async with made:
+        for role in ("loop", "worker"):
+            made.roles[role] = Role(role, folder, "bench.yardstick", role, bootstrap, made.settings.namespace)
+            await made.roles[role].start()
+        client = Bare(bootstrap, made.settings.namespace)
+        client.run(WARM_UP, max(64, in_flight))
+        meter, begin = made.meter(), time.perf_counter()
+        took = client.run(count, in_flight)
+        wall_s = time.perf_counter() - begin
+        return {
+            "per_s": count / wall_s,
+            "p50_ms": took[count // 2] * 1e3,
+            "p99_ms": took[count * 99 // 100] * 1e3,
+            **meter.per(count),
+        }
+
+
+async def run(name: str, bootstrap: str, broker_pid: int, folder: Path) -> Figures:
+    """Run a case."""
+    _, case = CASES[name]
+    async with engine(bootstrap, broker_pid, folder) as (made, client):
+        settle_collector()
+        return await case(made, client)
+
+
+RUNNERS = {"engine": run, "bare": bare}
+
+
+def child(arguments: Sequence[str]) -> None:
+    """One case, in this process; prints its figures."""
+    runner, name, bootstrap, broker_pid, folder = arguments
+    figures = asyncio.run(RUNNERS[runner](name, bootstrap, int(broker_pid), Path(folder)))
+    print(json.dumps(figures))
+
+
+def _figures(runner: str, name: str, broker: Broker, folder: Path) -> Figures:
+    """Of a case that has a process of its own."""
+    place = folder / f"{name}-{runner}"
+    arguments = (runner, name, broker.bootstrap, str(broker.pid), str(place))
+    ended = subprocess.run(
+        [sys.executable, "-m", "bench", "kafka", "--in-process", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+    )
+    found: Figures = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def _print(title: str, figures: Figures) -> None:
+    words = "   ".join(f"{key} {value:,.1f}" for key, value in figures.items())
+    print(f"{title:<45} {words}", flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the named cases, or all, each after its yardstick."""
+    if arguments[:1] == ["--in-process"]:
+        child(arguments[1:])
+        return 0
+    names = arguments or list(CASES)
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        print(f"unknown case {unknown[0]!r}; known: {', '.join(CASES)}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="bench-kafka-") as folder:
+        broker = Broker(Path(folder) / "broker", compiler="-XX:+TieredCompilation")
+        try:
+            broker.start()
+        except NoBroker as error:
+            print(error, file=sys.stderr)
+            return 1
+        try:
+            for name in names:
+                engines = _figures("engine", name, broker, Path(folder))
+                _print(CASES[name][0], engines)
+                if name in YARDSTICK:
+                    bares = _figures("bare", name, broker, Path(folder))
+                    _print("  without an engine", bares)
+                    _print("  ratio", {key: engines[key] / bares[key] for key in ("per_s", "p50_ms", "all_us")})
+        finally:
+            broker.stop()
+    return 0
