@@ -38,8 +38,9 @@ check: $(INSTALLED)  ## format, lint, types, layers and containers: everything t
 format: $(INSTALLED)  ## format the code, and fix what can be fixed by machine
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
-bench: $(INSTALLED)  ## measure throughput, latency, fan-out and memory
+bench: $(INSTALLED)  ## measure throughput, latency, fan-out, memory; the same and restarts on Kafka
 	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench kafka
 
 schemas: $(INSTALLED)  ## write schemas/*.avsc anew from the structs
 	@$(BIN)/python -m orchestrator.codec.schema schemas/

@@ -1,7 +1,7 @@
 """``python -m bench kafka [CASE …]``: the cases on a broker, roles as processes, the yardstick beside them.
 
-A broker, a coordinator, a worker and a client share this machine. Each case has a process of its own, which is
-the client, and a namespace of its own. ``*_us`` are microseconds of CPU per workflow (or activity), by role.
+A broker, a coordinator, a worker and a client share this machine. Each case has a process of its own, which
+is the client, and a namespace of its own. ``*_us`` are microseconds of CPU per workflow (or activity), by role;
 """
 
 from __future__ import annotations
@@ -17,18 +17,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from bench.cases import Figures, concurrent, fan_out, sequential
-from bench.roles import PARTITIONS, Engine, Meter, Role, engine
-from bench.workflows import FiveActivities, OneActivity
+from bench.outages import OPEN_RUNS, restart, takeover
+from bench.roles import PARTITIONS, Engine, Role, engine
+from bench.workflows import Begun, FiveActivities, OneActivity
 from bench.yardstick import Bare
 from orchestrator import Client
 from orchestrator.cli.process import settle_collector
-from orchestrator.log.kafka import admin
+from orchestrator.log.topics import HISTORY
+from orchestrator.log.wire import PREFIX
 from tests.kafka.broker import Broker
 from tests.kafka.jars import NoBroker
+from tests.kafka.raw import RawLog
 
 WARM_UP = 2_000
-"""Workflows before those that are measured: Java compiles what is used often."""
+"""Workflows before those that are measured: connections, caches, and the compilers of Java."""
+
+LOOK_S = 0.2
+"""Between two looks at how far a view is behind."""
 
 
 async def _concurrent(engine: Engine, client: Client, workflow: Any, count: int, in_flight: int) -> Figures:
@@ -50,6 +58,57 @@ async def _fan_out(engine: Engine, client: Client, count: int) -> Figures:
     return {**await fan_out(client, count), **meter.per(count)}
 
 
+async def _first_activity(engine: Engine, client: Client, per_s: int, seconds: int) -> Figures:
+    """At a steady rate: from the moment when a workflow is to be started to the begin of its activity."""
+    await concurrent(client, OneActivity, WARM_UP, 64, prefix="warm")
+    loop = asyncio.get_running_loop()
+    behind_s = time.time() - loop.time()
+
+    async def start(n: int, at: float) -> float:
+        await asyncio.sleep(at - loop.time())
+        begun: float = await client.execute_workflow(Begun.run, n, id=f"begun-{n}")
+        return begun - at - behind_s
+
+    first, count = loop.time() + 0.1, per_s * seconds
+    took = sorted(await asyncio.gather(*(start(n, first + n / per_s) for n in range(count))))
+    return {"p50_ms": took[count // 2] * 1e3, "p99_ms": took[count * 99 // 100] * 1e3}
+
+
+async def _view(engine: Engine, client: Client, count: int, in_flight: int) -> Figures:
+    """How far a view is behind while it shares the machine with a full load, and what it costs."""
+    address = await engine.view()
+    raw = RawLog(engine.settings.bootstrap, engine.settings.namespace)
+    await concurrent(client, OneActivity, WARM_UP, in_flight, prefix="warm")
+    lags: list[int] = []
+
+    async def lag(http: httpx.AsyncClient) -> int:
+        ends = [await asyncio.to_thread(raw.end, HISTORY, number) for number in range(PARTITIONS)]
+        status = (await http.get(f"{address}{PREFIX}/status")).json()
+        return sum(max(0, ends[one["partition"]] - one["offset"]) for one in status["partitions"])
+
+    async def watch(http: httpx.AsyncClient) -> None:
+        while True:
+            lags.append(await lag(http))
+            await asyncio.sleep(LOOK_S)
+
+    async def caught_up(http: httpx.AsyncClient) -> float:
+        begin = time.perf_counter()
+        while await lag(http):  # noqa: ASYNC110 (another process is waited for)
+            await asyncio.sleep(LOOK_S / 10)
+        return time.perf_counter() - begin
+
+    async with httpx.AsyncClient(timeout=30) as http:
+        await caught_up(http)
+        meter, watching = engine.meter(), asyncio.create_task(watch(http))
+        figures = await concurrent(client, OneActivity, count, in_flight)
+        watching.cancel()
+        after_s = await caught_up(http)
+    raw.close()
+    lags.sort()
+    behind = {"lag_p50_records": lags[len(lags) // 2], "lag_max_records": lags[-1], "caught_up_s": after_s}
+    return {**figures, **behind, **meter.per(count + in_flight)}
+
+
 Case = Callable[[Engine, Client], Awaitable[Figures]]
 
 CASES: dict[str, tuple[str, Case]] = {
@@ -62,6 +121,10 @@ CASES: dict[str, tuple[str, Case]] = {
     ),
     "fan-1000": ("fan-out of 1,000", lambda e, c: _fan_out(e, c, 1_000)),
     "fan-10000": ("fan-out of 10,000", lambda e, c: _fan_out(e, c, 10_000)),
+    "start": ("100 starts/s, until the activity begins", lambda e, c: _first_activity(e, c, 100, 10)),
+    "restart": (f"restart with {OPEN_RUNS:,} open runs", restart),
+    "takeover": ("one of two coordinators ends, 64 in flight", takeover),
+    "view": ("500 in flight, with a view", lambda e, c: _view(e, c, 10_000, 500)),
 }
 
 YARDSTICK = {"one": (1_000, 1), "64": (10_000, 64), "500": (20_000, 500)}
@@ -123,7 +186,9 @@ def _figures(runner: str, name: str, broker: Broker, folder: Path) -> Figures:
 
 
 def _print(title: str, figures: Figures) -> None:
-    words = "   ".join(f"{key} {value:,.1f}" for key, value in figures.items())
+    words = "   ".join(
+        f"{key} {value:,.{2 if key.endswith('_s') and value < 100 else 1}f}" for key, value in figures.items()
+    )
     print(f"{title:<45} {words}", flush=True)
 
 
@@ -137,6 +202,10 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         print(f"unknown case {unknown[0]!r}; known: {', '.join(CASES)}", file=sys.stderr)
         return 2
+    return _measure(names)
+
+
+def _measure(names: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-kafka-") as folder:
         broker = Broker(Path(folder) / "broker", compiler="-XX:+TieredCompilation")
         try:
@@ -145,13 +214,16 @@ def main(arguments: Sequence[str]) -> int:
             print(error, file=sys.stderr)
             return 1
         try:
+            _figures("bare", "500", broker, Path(folder) / "warm-up")  # Java compiles what is used often
             for name in names:
                 engines = _figures("engine", name, broker, Path(folder))
                 _print(CASES[name][0], engines)
                 if name in YARDSTICK:
                     bares = _figures("bare", name, broker, Path(folder))
                     _print("  without an engine", bares)
-                    _print("  ratio", {key: engines[key] / bares[key] for key in ("per_s", "p50_ms", "all_us")})
+                    _print(
+                        "  ratio", {key: engines[key] / bares[key] for key in ("per_s", "p50_ms", "all_us")}
+                    )
         finally:
             broker.stop()
     return 0

@@ -16,8 +16,10 @@ from types import TracebackType
 from typing import Self
 
 from orchestrator.client.client import Client
+from orchestrator.log.connect import connect
 from orchestrator.log.kafka import admin
 from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.protocol.tasks import CoordinatorBeat
 from tests.kafka.broker import guard
 
 PARTITIONS = 4
@@ -32,6 +34,7 @@ READY_S = 60.0
 LOOK_S = 0.005
 """Between two looks whether it has said so."""
 
+# The unit of times in /proc.
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -75,7 +78,7 @@ class Role:
         """Start it, or another one in its place, and wait until it is ready; returns what it says then."""
         before = len(self._ready_lines())
         with self._said.open("ab") as said:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 (it takes a millisecond)
                 [sys.executable, "-m", *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
@@ -139,6 +142,27 @@ class Engine:
     def end(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """End a role by a signal; returns when it has ended."""
         self.roles.pop(name).end(number)
+
+    async def view(self) -> str:
+        """Start a view; returns the address that it serves."""
+        said = await self.start("view", "view", "--data", str(self.folder / "view"), "--port", "0")
+        return said.split()[1]
+
+    async def shared_by(self, count: int) -> None:
+        """Wait until so many coordinators own all partitions, each at least one."""
+        log = connect(self.address, namespace=self.settings.namespace)
+        owned: dict[str, set[int]] = {}
+        try:
+            beats = await log.open_beats()
+            async with asyncio.timeout(READY_S):
+                while sorted(n for some in owned.values() for n in some) != list(range(PARTITIONS)) or (
+                    len([some for some in owned.values() if some]) != count
+                ):
+                    for beat in [delivered.beat for delivered in await beats.next(READY_S)]:
+                        if isinstance(beat, CoordinatorBeat):
+                            owned[beat.coordinator] = set() if beat.stopped else set(beat.partitions)
+        finally:
+            await log.close()
 
     def meter(self) -> Meter:
         """Of all roles that run, the broker, and this process, which is the client."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.roles import PARTITIONS
 from orchestrator.log.topics import CLIENT_HEADER, COMMANDS, HISTORY, REPLIES, TASKS, WORKER_HEADER
@@ -30,10 +30,18 @@ ANSWER_S = 20.0
 START, DONE = b"s", b"d"
 """The first byte of a key says which of the two commands it is, and of which turn the record is."""
 
-SIZES = {COMMANDS: 200, HISTORY: 330, TASKS: 220, REPLIES: 120}
-"""Bytes of a value [of the case of one activity, measured: see ``python -m bench kafka sizes``]."""
+SIZES = {COMMANDS: 170, HISTORY: 285, TASKS: 200, REPLIES: 180}
+"""Bytes of a value: with these a record takes as much of the broker's disk as the engine's [measured]."""
 
 _FILLER = {topic: bytes(size) for topic, size in SIZES.items()}
+
+
+class Seen(NamedTuple):
+    """Of a record that was read: what the next step needs. ``topic`` is the short name."""
+
+    topic: str
+    partition: int
+    key: bytes
 
 
 class Ends:
@@ -52,17 +60,21 @@ class Ends:
             place.offset = self._consumer.get_watermark_offsets(place, timeout=ANSWER_S)[1]
         self._consumer.assign(assigned)
 
-    def poll(self, timeout_s: float) -> list[tuple[str, Message]]:
-        """Messages with the short names of their topics; sends what was appended."""
+    def poll(self, timeout_s: float) -> list[Seen]:
+        """What has come; sends what was appended."""
         self._producer.poll(0)
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        found = [first, *self._consumer.consume(RECORDS, 0)]
-        for message in found:
+        messages: list[Any] = [first, *self._consumer.consume(RECORDS, 0)]
+        for message in messages:
             if message.error() is not None:
                 raise RuntimeError(f"the yardstick cannot read: {message.error()}")
-        return [(self._topics[message.topic()], message) for message in found]
+        return [Seen(self._topics[m.topic()], m.partition(), m.key()) for m in messages]
+
+    def flush(self) -> None:
+        """Send all that was appended."""
+        self._producer.flush(ANSWER_S)
 
     def append(self, topic: str, partition: int, key: bytes, headers: Any = None) -> None:
         """Append a record of the size that the engine's has."""
@@ -82,10 +94,9 @@ def loop(bootstrap: str, namespace: str) -> None:
     ends = Ends(bootstrap, namespace, [(topic, n) for topic in (COMMANDS, HISTORY) for n in numbers])
     print("ready:", flush=True)
     while True:
-        for topic, message in ends.poll(WAIT_S):
-            key = message.key()
+        for topic, partition, key in ends.poll(WAIT_S):
             if topic == COMMANDS:
-                ends.append(HISTORY, message.partition(), key)
+                ends.append(HISTORY, partition, key)
             elif key.startswith(START):
                 ends.append(TASKS, 0, key, [(WORKER_HEADER, bytes(32))])
             else:
@@ -97,8 +108,8 @@ def worker(bootstrap: str, namespace: str) -> None:
     ends = Ends(bootstrap, namespace, [(TASKS, 0)])
     print("ready:", flush=True)
     while True:
-        for _, message in ends.poll(WAIT_S):
-            number = message.key()[1:]
+        for seen in ends.poll(WAIT_S):
+            number = seen.key[1:]
             ends.append(COMMANDS, int(number) % PARTITIONS, DONE + number)
 
 
@@ -122,9 +133,10 @@ class Bare:
                 self._next += 1
             found = self._ends.poll(WAIT_S)
             now = time.perf_counter()
-            took += [now - began.pop(message.key()[1:]) for _, message in found]
+            took += [now - began.pop(seen.key[1:]) for seen in found]
             if now - min(began.values(), default=now) > ANSWER_S:
                 raise RuntimeError(f"the yardstick has no answer for {ANSWER_S:.0f} s")
+        self._ends.flush()
         return sorted(took)
 
 
