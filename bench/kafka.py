@@ -1,7 +1,8 @@
 """``python -m bench kafka [CASE …]``: the cases on a broker, roles as processes, the yardstick beside them.
 
 A broker, a coordinator, a worker and a client share this machine. Each case has a process of its own, which
-is the client, and a namespace of its own. ``*_us`` are microseconds of CPU per workflow (or activity), by role;
+is the client, and a namespace of its own. ``*_us`` are microseconds of CPU per workflow (or activity), by
+role: where other programs run too, they and their ratios say more than rates.
 """
 
 from __future__ import annotations
@@ -43,7 +44,12 @@ async def _concurrent(engine: Engine, client: Client, workflow: Any, count: int,
     await concurrent(client, workflow, min(WARM_UP, count), in_flight, prefix="warm")
     meter = engine.meter()
     figures = await concurrent(client, workflow, count, in_flight)
-    return {**figures, **meter.per(count + in_flight)}
+    return _figures_of(figures, meter.per(count + in_flight))
+
+
+def _figures_of(figures: Figures, by_role: Figures) -> Figures:
+    """The client's CPU is among that of the roles already."""
+    return {**{name: value for name, value in figures.items() if name != "cpu_us"}, **by_role}
 
 
 async def _one(engine: Engine, client: Client) -> Figures:
@@ -106,7 +112,7 @@ async def _view(engine: Engine, client: Client, count: int, in_flight: int) -> F
     raw.close()
     lags.sort()
     behind = {"lag_p50_records": lags[len(lags) // 2], "lag_max_records": lags[-1], "caught_up_s": after_s}
-    return {**figures, **behind, **meter.per(count + in_flight)}
+    return _figures_of({**figures, **behind}, meter.per(count + in_flight))
 
 
 Case = Callable[[Engine, Client], Awaitable[Figures]]
