@@ -15,8 +15,9 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from orchestrator.errors import AppenderFailed
@@ -48,7 +49,7 @@ _REFUSALS = frozenset(
 _BEHIND_A_FAILURE = "an earlier record of this ordered appender failed"
 
 
-class _Draft(NamedTuple):
+class _Draft(msgspec.Struct, frozen=True):
     """A record to be sent, and whether it needs a batch of its own."""
 
     record: Record
@@ -67,6 +68,7 @@ class Line:
         self.fatal = ""
         """What ended the producer, in librdkafka's words."""
         self.open_records = 0
+        """Without an outcome yet. The producer's callbacks count it down."""
         self.progress_s = monotonic()
 
     def produce(self, topic: str, record: Record, on_delivery: Any) -> None:
@@ -88,19 +90,17 @@ class Line:
             self.progress_s = monotonic()
         self.open_records += 1
 
-    def settle(self) -> None:
-        """A record has an outcome. Called by the producer's callbacks."""
-        self.open_records -= 1
-        self.progress_s = monotonic()
-
     def serve(self) -> None:
         """Run the callbacks that are due."""
+        before = self.open_records
         try:
             self.producer.poll(0)
         except KafkaException as error:  # a fatal error is raised once
             self.fatal = error.args[0].str()
             self.suspect = True
             self.producer.purge(blocking=False)  # so that each of its records is reported
+        if self.open_records != before:
+            self.progress_s = monotonic()
 
 
 class Producers:
@@ -113,6 +113,8 @@ class Producers:
         self._undertaker = undertaker
         self._appenders: dict[KafkaAppender, None] = {}
         self._deliveries: list[tuple[KafkaAppender, Delivery]] = []
+        self._delivered = False
+        """Whether the broker has taken a record, and nobody was told yet that it answers."""
         self._lines: dict[Line, None] = {}
         self._history = self._fresh_history()
 
@@ -136,6 +138,9 @@ class Producers:
         """Take the outcomes that are known by now."""
         for line in self._lines:
             line.serve()
+        if self._delivered:
+            self._delivered = False
+            self.health.answered()
 
     def take(self) -> list[Delivery]:
         """The outcomes since the last call, without those of abandoned appenders."""
@@ -162,6 +167,8 @@ class Producers:
     def report(self, appender: KafkaAppender, delivery: Delivery) -> None:
         """An outcome is known. Called by appenders."""
         self._deliveries.append((appender, delivery))
+        if delivery.outcome is Outcome.DELIVERED:
+            self._delivered = True
 
     def lone_line(self) -> Line:
         """A producer that sends each record alone, for one appender."""
@@ -286,15 +293,14 @@ class KafkaAppender:
 
     def _on_delivery(self, draft: _Draft, line: Line, error: KafkaError | None, message: Message) -> None:
         """The client's report. Runs in the thread that polls, and only records."""
-        line.settle()
+        line.open_records -= 1
         self._open_records -= 1
         if self.abandoned:
             return
         if error is None:
-            self._producers.health.answered()
             self._producers.report(self, Delivery(draft.token, Outcome.DELIVERED, message.offset() or 0))
         elif error.code() == _BATCH_REFUSED and not self._ordered and not draft.alone:
-            self.pending.append(draft._replace(alone=True))
+            self.pending.append(_Draft(draft.record, draft.token, alone=True))
         else:
             if error.code() in _REFUSALS:
                 self._producers.health.complain(error, draft.record.topic)

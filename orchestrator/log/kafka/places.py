@@ -122,6 +122,9 @@ class Places:
 
     def refusal(self, record: Record) -> str:
         """Why the log will never take a record; "" if it may. What cannot be known now is tried."""
+        commands = self._counts.get(COMMANDS)
+        if commands is not None and record.topic in self._counts:
+            return refusal(record, commands, MAX_RECORD_BYTES)
         try:
             self.count(record.topic)
             commands = self.count(COMMANDS)
