@@ -23,8 +23,13 @@ class Loaded(NamedTuple):
     activities: dict[str, activity.ActivityDefinition]
 
 
-def load(names: Sequence[str]) -> Loaded:
+def load(names: Sequence[str], *, runs_workflows: bool = True) -> Loaded:
     """Import modules, of the current directory before all others, and find workflows and activities.
+
+    Args:
+        names: of the modules.
+        runs_workflows: plain Python is made deterministic in their code, which all other code of the process
+            pays for with each look at a clock. Processes that only run activities need it not.
 
     Raises:
         ModuleLoadError: a module does not import.
@@ -32,7 +37,8 @@ def load(names: Sequence[str]) -> Loaded:
         ConfigError: there is nothing to run in them.
     """
     sys.path.insert(0, str(Path.cwd()))
-    determinism.install()
+    if runs_workflows:
+        determinism.install()
     loaded = Loaded({}, {})
     for name in names:
         module = _import(name)

@@ -49,7 +49,7 @@ def worker(
     """
     (logging or Logging()).begin()
     slots = slots_of(slots)
-    loaded = load(modules)
+    loaded = load(modules, runs_workflows=False)
     if not loaded.activities:
         raise ConfigError(
             f"there is no activity in {', '.join(modules)}; decorate functions with @activity.defn"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def test_workflows_and_activities_are_found_by_name(folder: Path) -> None:
     (folder / "two_module.py").write_text("from one_module import A, a\n" + ACTIVITY.format(name="b"))
     found = load(["one_module", "two_module.py"])
     assert (set(found.workflows), set(found.activities)) == ({"A"}, {"a", "b"})
+
+
+def test_plain_python_stays_what_it_is_where_no_workflow_runs(folder: Path) -> None:
+    (folder / "some_module.py").write_text("from time import time\n" + WORKFLOW.format(name="A"))
+    own = time.time
+    load(["some_module"], runs_workflows=False)
+    assert time.time is own
+    load(["some_module"])
+    assert time.time is not own
+    assert sys.modules["some_module"].time is time.time
 
 
 def test_a_module_in_a_package_is_named_either_way(folder: Path) -> None:
