@@ -15,10 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from confluent_kafka.admin import AdminClient
+
 from orchestrator.client.client import Client
 from orchestrator.log.connect import connect
 from orchestrator.log.kafka import admin
 from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.log.topics import TOPICS
 from orchestrator.protocol.tasks import CoordinatorBeat
 from tests.kafka.broker import guard
 
@@ -181,10 +184,19 @@ class Engine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for role in self.roles.values():
-            role.check()
-        for role in self.roles.values():
-            role.end()
+        try:
+            for role in self.roles.values():
+                role.check()
+        finally:
+            for role in self.roles.values():
+                role.end()
+        self._drop_topics()
+
+    def _drop_topics(self) -> None:
+        """What a broker keeps costs it time, which would be counted to the cases that follow."""
+        broker = AdminClient(self.settings.client())
+        for dropping in broker.delete_topics([self.settings.topic(name) for name in TOPICS]).values():
+            dropping.result(READY_S)
 
 
 @asynccontextmanager
