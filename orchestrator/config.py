@@ -10,6 +10,9 @@ ADDRESS: Final = f"http://{HOST}:{PORT}"
 ADDRESS_VARIABLE: Final = "ORCHESTRATOR_ADDRESS"
 """The environment variable that names the engine to talk to, where no ``--address`` is given."""
 
+VIEW_VARIABLE: Final = "ORCHESTRATOR_VIEW"
+"""The environment variable that names the view to read at, where an address on Kafka has no ``--view``."""
+
 DATA_FOLDER: Final = ".orchestrator"
 TASK_QUEUE: Final = "default"
 SLOTS: Final = 100

@@ -1,15 +1,16 @@
-"""The engine as commands see it: one request after another, over HTTP."""
+"""The engine as commands see it: what they ask, and how over HTTP; on Kafka: ``kafka_engine``."""
 
 from __future__ import annotations
 
-import os
-from typing import Any, Self
+import time
+from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from orchestrator import config
+from orchestrator.cli.exits import WaitTimedOut
 from orchestrator.errors import ConfigError, Unavailable
 from orchestrator.log import wire
 
@@ -17,14 +18,46 @@ TIMEOUT_S = 40.0
 """Above the 30 s in which an engine answers, or says that it cannot."""
 
 
-class Engine:
-    """Requests to the engine at an address; "" is ``$ORCHESTRATOR_ADDRESS``, or else this machine's."""
+class Engine(Protocol):
+    """What commands ask. Bodies and answers are those of the HTTP API; every method raises what the engine
+    says, and ``Unavailable`` if it says nothing.
+    """
 
-    def __init__(self, address: str = "") -> None:
-        self.address = (address or os.environ.get(config.ADDRESS_VARIABLE) or config.ADDRESS).rstrip("/")
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def start(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Start a workflow; its id and run id."""
+
+    def result(self, id: str, run_id: str, timeout_s: float) -> dict[str, Any]:
+        """How a run ended, once it is closed; raises ``WaitTimedOut`` if it is not."""
+
+    def signal(self, id: str, name: str, body: dict[str, Any]) -> None:
+        """Send a signal."""
+
+    def query(self, id: str, name: str, body: dict[str, Any]) -> Any:
+        """The answer of a query."""
+
+    def close(self, id: str, how: str, body: dict[str, Any]) -> None:
+        """``cancel`` or ``terminate`` a workflow."""
+
+    def get(self, *path: str, **params: Any) -> bytes:
+        """What is read: the body of the answer under this path."""
+
+
+class HttpEngine:
+    """Requests to the engine, or the view, at an address, one after another.
+
+    ``advice`` says what to do if nothing answers there.
+    """
+
+    def __init__(self, address: str, advice: str) -> None:
+        self.address = address.rstrip("/")
+        self._advice = advice
         if not self.address.startswith(("http://", "https://")):
             raise ConfigError(
-                f"the address {self.address!r} is not understood; expected one like {config.ADDRESS}"
+                f"the address {address!r} is not understood; expected one like {config.ADDRESS}"
             )
         self._http = httpx.Client(base_url=self.address + wire.PREFIX, timeout=TIMEOUT_S, trust_env=False)
 
@@ -34,12 +67,41 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
+    def start(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Start a workflow."""
+        found: dict[str, Any] = self._post("workflows", body=body)
+        return found
+
+    def result(self, id: str, run_id: str, timeout_s: float) -> dict[str, Any]:
+        """Long polls, until the run is closed."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            wait_s = max(0.0, min(wire.MAX_WAIT_S, deadline_s - time.monotonic()))
+            answer = self.get("workflows", id, "result", run_id=run_id, wait_s=wait_s)
+            found: dict[str, Any] = msgspec.json.decode(answer)
+            if found["status"] not in ("Running", "Blocked"):
+                return found
+            if time.monotonic() >= deadline_s:
+                raise WaitTimedOut(f"workflow {id!r} is still {found['status']} after {timeout_s:g} s")
+            run_id = found["run_id"]  # of this run, even if the id is started anew meanwhile
+
+    def signal(self, id: str, name: str, body: dict[str, Any]) -> None:
+        """Send a signal."""
+        self._post("workflows", id, "signals", name, body=body)
+
+    def query(self, id: str, name: str, body: dict[str, Any]) -> Any:
+        """The answer of a query."""
+        return self._post("workflows", id, "queries", name, body=body)["result"]
+
+    def close(self, id: str, how: str, body: dict[str, Any]) -> None:
+        """Cancel or terminate a workflow."""
+        self._post("workflows", id, how, body=body)
+
     def get(self, *path: str, **params: Any) -> bytes:
-        """The body of an answer. Raises what the engine says."""
+        """The body of an answer."""
         return self._ask("GET", path, params={name: value for name, value in params.items() if value})
 
-    def post(self, *path: str, body: dict[str, Any]) -> Any:
-        """The decoded answer, None if there is none."""
+    def _post(self, *path: str, body: dict[str, Any]) -> Any:
         content = self._ask("POST", path, content=msgspec.json.encode(body))
         return msgspec.json.decode(content) if content else None
 
@@ -49,10 +111,7 @@ class Engine:
                 method, "/" + "/".join(quote(part, safe="") for part in path), **request
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unavailable(
-                f"no engine answers at {self.address} ({error}); start one with 'orchestrator dev', or name "
-                f"another with --address or ${config.ADDRESS_VARIABLE}"
-            ) from error
+            raise Unavailable(f"no engine answers at {self.address} ({error}); {self._advice}") from error
         if response.status_code < 400:
             return response.content
         try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
+from orchestrator import config
 from orchestrator.cli import exits, histories, output
-from orchestrator.cli.engine import Engine
+from orchestrator.cli.engine import Engine, HttpEngine
 from orchestrator.cli.output import Format
-from orchestrator.log.wire import MAX_WAIT_S
+from orchestrator.errors import ConfigError
 
 PAGE_ROWS = 500
 """Runs that one request of a list asks for."""
@@ -43,10 +44,21 @@ class Where:
     Parameters
     ----------
     address:
-        The engine's address; default $ORCHESTRATOR_ADDRESS, or else http://127.0.0.1:7350.
+        The engine's or a view's address, or that of Kafka's brokers, such as kafka://127.0.0.1:9092; default
+        $ORCHESTRATOR_ADDRESS, or else http://127.0.0.1:7350.
+    namespace:
+        On Kafka: which one; default $ORCHESTRATOR_NAMESPACE, or else "default".
+    kafka_config:
+        On Kafka: a file with settings of its client, one name=value per line, in librdkafka's names.
+    view:
+        On Kafka: the address of a view, where lists, descriptions and histories are read; default
+        $ORCHESTRATOR_VIEW.
     """
 
     address: str = ""
+    namespace: str = ""
+    kafka_config: Path | None = None
+    view: str = ""
 
 
 def start_(
@@ -76,7 +88,7 @@ def start_(
         "request_id": request_id,
     }
     with _engine(where) as engine:
-        started = engine.post("workflows", body=body)
+        started = engine.start(body)
     columns = {"WORKFLOW ID": "workflow_id", "RUN ID": "run_id"}
     output.rows([started], columns, output_, key="workflow_id")
 
@@ -91,16 +103,8 @@ def result_(
     where: Where | None = None,
 ) -> int:
     """Wait until a workflow is closed and print its result as JSON; exits with 5 if it did not complete."""
-    deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
     with _engine(where) as engine:
-        while True:
-            wait_s = max(0.0, min(MAX_WAIT_S, deadline_s - time.monotonic()))
-            found = msgspec.json.decode(engine.get("workflows", id, "result", run_id=run_id, wait_s=wait_s))
-            if found["status"] not in ("Running", "Blocked"):
-                break
-            if time.monotonic() >= deadline_s:
-                raise exits.WaitTimedOut(f"workflow {id!r} is still {found['status']} after {timeout:g} s")
-            run_id = found["run_id"]  # of this run, even if the id is started anew meanwhile
+        found = engine.result(id, run_id, float("inf") if timeout is None else timeout)
     completed = found["status"] == "Completed"
     printers = {
         "table": lambda: output.to_json(found["result"]) if completed else "",
@@ -130,8 +134,7 @@ def signal_(
 ) -> None:
     """Send a signal to a workflow; returns when it is durable."""
     with _engine(where) as engine:
-        body = {"input": _arguments(input, input_file), "run_id": run_id}
-        engine.post("workflows", id, "signals", name, body=body)
+        engine.signal(id, name, {"input": _arguments(input, input_file), "run_id": run_id})
     output.note(f"signalled {id}: {name}")
 
 
@@ -148,8 +151,7 @@ def query_(
 ) -> None:
     """Ask a workflow something and print the answer, a text as it is, anything else as JSON."""
     with _engine(where) as engine:
-        body = {"input": _arguments(input, input_file), "run_id": run_id}
-        answer = engine.post("workflows", id, "queries", name, body=body)["result"]
+        answer = engine.query(id, name, {"input": _arguments(input, input_file), "run_id": run_id})
     printers = {
         "table": lambda: answer if isinstance(answer, str) else output.to_json(answer),
         "json": lambda: output.to_json(answer),
@@ -258,7 +260,7 @@ def _rows(engine: Engine, filters: dict[str, Any], limit: int) -> Iterator[dict[
 def _close(ids: list[str], how: str, body: dict[str, Any], where: Where | None) -> None:
     with _engine(where) as engine:
         for id in _ids(ids):
-            engine.post("workflows", id, how, body=body)
+            engine.close(id, how, body)
             output.note(f"{how}: {id}")
 
 
@@ -293,4 +295,19 @@ def _json(text: str, what: str) -> Any:
 
 
 def _engine(where: Where | None) -> Engine:
-    return Engine((where or Where()).address)
+    where = where or Where()
+    address = where.address or os.environ.get(config.ADDRESS_VARIABLE) or config.ADDRESS
+    if address.startswith("kafka://"):
+        from orchestrator.cli.kafka_engine import KafkaEngine
+
+        view = where.view or os.environ.get(config.VIEW_VARIABLE, "")
+        return KafkaEngine(address, namespace=where.namespace, kafka_config=where.kafka_config, view=view)
+    if where.namespace or where.kafka_config is not None or where.view:
+        raise ConfigError(
+            f"{address} is an engine, which has its own namespace, settings and views; give those only with "
+            "an address such as kafka://127.0.0.1:9092"
+        )
+    advice = (
+        f"start one with 'orchestrator dev', or name another with --address or ${config.ADDRESS_VARIABLE}"
+    )
+    return HttpEngine(address, advice)

@@ -91,8 +91,18 @@ class WorkflowHandle(Generic[R]):
             WorkflowNotFound: there is no such workflow.
             Unavailable: it is still open, or the engine did not answer, after ``timeout`` seconds.
         """
+        return self.result_of(await self.closed(timeout))
+
+    async def closed(self, timeout: float | None = None) -> Reply:
+        """Wait until the run is closed, for ever by default, and return how: its status, with what there is
+        of a result, a failure and tags, as they were written.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            Unavailable: it is still open, or the engine did not answer, after ``timeout`` seconds.
+        """
         command = AwaitResult(workflow_id=self.id, run_id=self.run_id, **self._session.common(None))
-        return self.result_of(await self._session.channel.ask(command, timeout))
+        return await self._session.channel.ask(command, timeout)
 
     def result_of(self, reply: Reply) -> R:
         """The result that an answer of the engine holds.

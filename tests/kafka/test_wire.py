@@ -94,8 +94,8 @@ class Stage:
         self.bare = Bare(bootstrap, namespace)
         stack.callback(self.bare.consumer.close)
 
-    def start(self, command: list[str], first_words: str) -> subprocess.Popen[str]:
-        """Start a process; returns when it has said these words. It is ended with the stage."""
+    def start(self, command: list[str], first_words: str) -> tuple[subprocess.Popen[str], str]:
+        """Start a process, which is ended with the stage; returns its first line, if it begins so."""
         with (self.folder / "stderr.log").open("a") as errors:
             process = subprocess.Popen(
                 command, cwd=EXAMPLES, stdout=subprocess.PIPE, stderr=errors, text=True, env=self.environment
@@ -107,7 +107,7 @@ class Stage:
         stdout: IO[str] = process.stdout  # type: ignore[assignment]
         said = stdout.readline()
         assert said.startswith(first_words), (said, (self.folder / "stderr.log").read_text())
-        return process
+        return process, said
 
     def example(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run an example to its end."""
@@ -153,7 +153,8 @@ def stage(kafka: Shared, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def worker(stage: Stage) -> subprocess.Popen[str]:
     """`examples/kafka_worker.py`, which ends with the test or before."""
     script = [sys.executable, "-W", "error", str(EXAMPLES / "kafka_worker.py")]
-    return stage.start(script, "serving the queue 'measuring'")
+    process, _ = stage.start(script, "serving the queue 'measuring'")
+    return process
 
 
 def astray(prefix: str) -> str:
@@ -243,3 +244,38 @@ def test_a_worker_without_the_library(stage: Stage, worker: subprocess.Popen[str
     mine = [beat for beat in beats if isinstance(beat, WorkerBeat) and beat.worker == task.worker]
     assert [beat.number for beat in mine] == list(range(1, len(mine) + 1))
     assert [beat.stopped for beat in mine] == [False] * (len(mine) - 1) + [True]
+
+
+def test_the_command_line_speaks_kafka(stage: Stage) -> None:
+    kafka = stage.environment["ORCHESTRATOR_LOG"]
+
+    def run(*arguments: str, code: int = 0, view: str = "") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*COMMAND, "workflow", *arguments],
+            env={**stage.environment, "ORCHESTRATOR_ADDRESS": kafka, "ORCHESTRATOR_VIEW": view},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        assert done.stderr.count("\n") <= 1, (arguments, done.stderr)
+        return done
+
+    started = run("start", "Measurement", "--id", "by-hand", "-i", '"attic"', "-o", "json")
+    run_id = json.loads(started.stdout)[0]["run_id"]
+    assert "execute_activity" in run("query", "by-hand", "__stack").stdout
+    assert "no signal 'open'" in run("signal", "by-hand", "open", code=4).stderr
+    assert "nobody says within 0.1 s" in run("result", "by-hand", "--timeout", "0.1", code=124).stderr
+    assert run("cancel", "by-hand", "--reason", "cold").stderr == "cancel: by-hand\n"
+    assert "its status is Canceled" in run("result", "by-hand", code=5).stderr
+    assert json.loads(run("result", "by-hand", "-o", "json", code=5).stdout)["run_id"] == run_id
+    assert "no open workflow id 'nix'" in run("terminate", "nix", code=4).stderr
+
+    assert "name one with --view or $ORCHESTRATOR_VIEW" in run("list", code=1).stderr
+    data = ("--data", str(stage.folder / "view"), "--port", "0")
+    _, said = stage.start([*COMMAND, "view", *data], "ready: http://")
+    view = said.split()[1]
+    assert run("list", "--id-prefix", "by-", "-o", "ids", view=view).stdout == "by-hand\n"
+    assert json.loads(run("describe", "by-hand", "-o", "json", view=view).stdout)["row"]["run_id"] == run_id
+    assert "WorkflowCancelRequested" in run("show", "by-hand", view=view).stdout
