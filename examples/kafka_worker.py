@@ -132,7 +132,8 @@ class Worker:
     def attempt(self, task):
         try:
             arguments = [json.loads(payload["data"]) for payload in task["input"]]
-            self.report("CompleteActivity", task, result=ACTIVITIES[task["activity_type"]](*arguments))
+            activity = ACTIVITIES[task["activity_type"]]
+            self.report("CompleteActivity", task, result=activity(*arguments))
         except Exception as error:
             failure = {"type": type(error).__name__, "message": str(error)}
             self.report("FailActivity", task, failure=failure)
