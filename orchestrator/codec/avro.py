@@ -156,12 +156,16 @@ class AvroCodec:
             topic: (self._id_of(topic), json.dumps(schema)) for topic, schema in self._own_schemas.items()
         }
 
+    def own_ids(self) -> frozenset[int]:
+        """The ids under which this codec writes."""
+        return frozenset(map(self._id_of, self._own_schemas))
+
     def register(self, schema_json: str, registered_id: int | None = None) -> int:
         """Learn another version's schema of a topic, and return the id by which its records are known.
 
         Args:
             schema_json: the schema; its namespace says for which topic.
-            registered_id: its id in a schema registry; else its own is computed.
+            registered_id: the id that its records carry; else its own is computed.
 
         Raises:
             DecodeError: it is no schema, or none whose records could be read safely.
@@ -192,7 +196,9 @@ class AvroCodec:
 
     @cached_property
     def _known_readers(self) -> dict[int, _Reader]:
-        return {schema_id(schema): self._reader(schema) for schema in self._own_schemas.values()}
+        return {
+            self._computed_ids[topic]: self._reader(schema) for topic, schema in self._own_schemas.items()
+        }
 
     @cached_property
     def _fast_readers(self) -> dict[bytes, tuple[str, Read]]:
@@ -203,7 +209,11 @@ class AvroCodec:
         }
 
     def _id_of(self, topic: str) -> int:
-        return self._assigned.get(topic) or schema_id(self._own_schemas[topic])
+        return self._assigned.get(topic) or self._computed_ids[topic]
+
+    @cached_property
+    def _computed_ids(self) -> dict[str, int]:
+        return {topic: schema_id(schema) for topic, schema in self._own_schemas.items()}
 
     def _writer_of(self, cls: type) -> _Writer:
         for topic, info in self._infos.items():
@@ -272,4 +282,5 @@ encode = DEFAULT.encode
 decode = DEFAULT.decode
 decode_command = DEFAULT.decode_command
 register = DEFAULT.register
+own_ids = DEFAULT.own_ids
 use_ids = DEFAULT.use_ids

@@ -51,6 +51,7 @@ from orchestrator.coordinator.verdicts import Committed, Erased, Found, Lost, Ow
 from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
 from orchestrator.engine.outbox import Outgoing
 from orchestrator.errors import Unavailable, UsageError
+from orchestrator.log.letters import letter_of, letter_record
 from orchestrator.log.port import Appender, Change, Delivery, Log, Membership, Outcome, Record
 from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import (
@@ -67,7 +68,7 @@ from orchestrator.log.topics import (
 from orchestrator.protocol.commands import Command, Rejection, WorkerLost, WorkflowCommand
 from orchestrator.protocol.ids import check_workflow_id, partition_of
 from orchestrator.protocol.records import Marks, Turn
-from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat, DeadLetter
+from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat
 from orchestrator.store.fold import MAX_AWAY_MS
 from orchestrator.store.partition_store import PartitionStore
 
@@ -884,21 +885,12 @@ class Coordinator:
     def _dead_letter(self, record: Record, reason: str, partition: Partition | None) -> None:
         log.warning("%s-%d at %d: %s", record.topic, record.partition, record.offset, reason)
         self._meter.set_aside(record.topic)
-        letter = DeadLetter(
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            reason=reason,
-            key=record.key,
-            value=(record.value or b"")[: 512 * 1024],
-            time_ms=record.time_ms,
-        )
         receipt = None
         if partition is not None:
             partition.held.add(record.offset)
             receipt = Receipt(partition.number, partition.ownership.nonce, letter=record.offset)
-        key = f"{record.topic}-{record.partition}-{record.offset}".encode()
-        self._outgoing.append(DEAD_LETTERS, 0, key, avro.encode(letter), token=receipt)
+        letter = letter_record(letter_of(record, reason))
+        self._outgoing.append(DEAD_LETTERS, 0, letter.key, letter.value, token=receipt)
 
     def _dispatch_waiting(self, made_by: dict[int, Made], now_ms: int) -> None:
         running = [number for number, found in self.partitions.items() if found.ownership.running]

@@ -43,8 +43,11 @@ class Schemas:
             return False
         self._known.add(record.key)
         try:
-            avro.register(record.value.decode())
-        except (avro.DecodeError, UnicodeDecodeError) as error:
+            number = int(record.key.removeprefix(SCHEMA_KEY))
+            if number in avro.own_ids():  # to read it would take milliseconds of each process's start
+                return False
+            avro.register(record.value.decode(), number)
+        except ValueError as error:
             _logger.warning("%s of meta is of no use: %s", record.key, error)
             return False
         return True

@@ -110,10 +110,24 @@ class Stream(Generic[T]):
 
 
 class Feed(Generic[T]):
-    """Reads one partition for any number of streams; a record is decoded once, if any of them wants it."""
+    """Reads one partition for any number of streams; a record is decoded once, if any of them wants it.
 
-    def __init__(self, channel: Channel[T], partition: int, position: int) -> None:
+    Args:
+        channel: what is read.
+        partition: of the channel's topic.
+        position: the offset of the first record.
+        set_aside: is told of records that cannot be decoded, and why; they are logged and skipped.
+    """
+
+    def __init__(
+        self,
+        channel: Channel[T],
+        partition: int,
+        position: int,
+        set_aside: Callable[[Record, str], None] = lambda record, reason: None,
+    ) -> None:
         self.partition = partition
+        self._set_aside = set_aside
         self.position = position
         self._channel = channel
         self._streams: dict[bytes, list[Stream[T]]] = {}
@@ -153,6 +167,7 @@ class Feed(Generic[T]):
                     record.offset,
                     error,
                 )
+                self._set_aside(record, str(error))
                 continue
             for stream in streams:
                 stream.put(message)

@@ -26,6 +26,7 @@ from time import time_ns
 from orchestrator.codec import avro
 from orchestrator.errors import LogError, Unavailable
 from orchestrator.log.folder import FolderLock
+from orchestrator.log.letters import letter_of
 from orchestrator.log.port import Log, Record
 from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import DEAD_LETTERS, HISTORY, META, WORKERS
@@ -175,7 +176,7 @@ class Materializer:
             except avro.DecodeError as error:
                 reason = str(error)
             if reason:
-                aside.append(_letter(record, reason))
+                aside.append(letter_of(record, reason))
         if aside:
             first = aside[0]
             where = f"{first.topic}-{first.partition} at {first.offset}"
@@ -290,15 +291,3 @@ _TAKE: Mapping[str, Callable[[Materializer, Record, list[DeadLetter]], str]] = {
     META: Materializer._on_meta,
 }
 """Takes a record of a topic; returns why it is to be set aside, "" if all is well."""
-
-
-def _letter(record: Record, reason: str) -> DeadLetter:
-    return DeadLetter(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        reason=reason,
-        key=record.key,
-        value=record.value or b"",
-        time_ms=record.time_ms,
-    )

@@ -192,7 +192,8 @@ async def test_what_cannot_be_read_is_set_aside(kafka: Shared, namespace: str, t
         await made.start(coordinator, worker)
         slow = await made.client.start_workflow(Slow.run, 40, 0.2, id="slow")
         await until(lambda: "\n" in (tmp_path / "ledger").read_text(), "an activity runs")
-        incarnation = next(record.headers["worker"] for p in range(32) for record in made.raw.read(TASKS, p))
+        task = next(record for p in range(32) for record in made.raw.read(TASKS, p))
+        incarnation, inbox = task.headers["worker"], task.partition
         for partition in range(PARTITIONS):
             made.raw.append(COMMANDS, partition, GARBAGE)
         made.raw.append(WORKERS, 0, GARBAGE)
@@ -204,7 +205,7 @@ async def test_what_cannot_be_read_is_set_aside(kafka: Shared, namespace: str, t
         ]
         assert all(isinstance(letter, DeadLetter) and letter.value == GARBAGE for letter in letters)
         assert sorted((letter.topic, letter.partition) for letter in letters) == sorted(
-            [*((COMMANDS, p) for p in range(PARTITIONS)), (WORKERS, 0)]
+            [*((COMMANDS, p) for p in range(PARTITIONS)), (WORKERS, 0), (TASKS, inbox)]
         )
         assert all("expected" in letter.reason for letter in letters)
         assert "skipped a record on tasks-" in worker.log.read_text()

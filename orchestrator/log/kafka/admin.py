@@ -65,7 +65,7 @@ _NEEDS: Mapping[Role, Mapping[str, frozenset[str]]] = {
     "view": {  # which is a gateway for clients and workers that speak HTTP, too
         HISTORY: _READ,
         WORKERS: _READ | _WRITE,
-        DEAD_LETTERS: _READ,
+        DEAD_LETTERS: _READ | _WRITE,
         COMMANDS: _WRITE,
         REPLIES: _READ,
         TASKS: _READ,

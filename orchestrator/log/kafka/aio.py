@@ -8,6 +8,7 @@ readers that meet on one pass over each other's records by a header.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
@@ -26,8 +27,10 @@ from orchestrator.log.kafka.aio_sender import BATCH_BYTES, Sender
 from orchestrator.log.kafka.aio_settings import translate
 from orchestrator.log.kafka.outage import Outage
 from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.log.letters import letter_of, letter_record
 from orchestrator.log.port import Record
-from orchestrator.log.topics import REPLIES, TOPICS, refusal
+from orchestrator.log.schemas import Schemas
+from orchestrator.log.topics import DEAD_LETTERS, META, REPLIES, TASKS, TOPICS, refusal
 from orchestrator.log.typed import BEAT, INBOX, REPLY, Channel, beat_record, command_record, least_used
 from orchestrator.log.waiting import Acknowledgements, Token, WaitingStream
 from orchestrator.protocol.commands import Command
@@ -49,6 +52,9 @@ FETCH_WAIT_MS = 250
 
 LEARN_AGAIN_S = 5.0
 """What is known of the namespace for longer is asked for again with each new connection."""
+
+
+_logger = logging.getLogger(__name__)
 
 
 class KafkaAioLog:
@@ -77,7 +83,8 @@ class KafkaAioLog:
             lambda: self._outage.describe(f"no acknowledgement for {ANSWER_TIMEOUT_S:.0f} s")
         )
         self._sender = Sender(self._connect_producer, self._waiting, ANSWER_TIMEOUT_S, self._outage)
-        self._reader = Reader(self._connect_consumer, settings.topic, self._outage)
+        self._reader = Reader(self._connect_consumer, settings.topic, self._outage, self._set_aside)
+        self._reader.beside(Channel(META, "", Schemas().take))
 
     @property
     def lost_records(self) -> int:
@@ -167,6 +174,18 @@ class KafkaAioLog:
             except Exception as problem:
                 self._waiting.fail(token, problem)
 
+    def _set_aside(self, record: Record, reason: str) -> None:
+        """A task that cannot be read becomes a dead letter: only the worker that it is for looks at it.
+
+        Beats are set aside by coordinators, and a reply by nobody: its question is asked again.
+        """
+        if record.topic == TASKS:
+            letter = letter_record(letter_of(record, reason))
+            try:
+                self._sender.submit(self.settings.topic(DEAD_LETTERS), letter, _not_set_aside)
+            except Unavailable as error:
+                _not_set_aside(error)
+
     # --- reading ---
 
     async def _open(self, channel: Channel[T], name: str) -> WaitingStream[T]:
@@ -241,3 +260,7 @@ class KafkaAioLog:
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("this side of the log is closed")
+
+
+def _not_set_aside(error: Exception) -> None:
+    _logger.error("a task that cannot be read is not among the dead letters: %s", error)

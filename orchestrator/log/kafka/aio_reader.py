@@ -59,6 +59,7 @@ class Reader:
         connect: a started consumer, with nothing assigned.
         topic: the full name of a topic.
         outage: is told whether the brokers answer.
+        set_aside: is told of records that cannot be decoded, and why.
     """
 
     def __init__(
@@ -66,18 +67,30 @@ class Reader:
         connect: Callable[[], Awaitable[AIOKafkaConsumer]],
         topic: Callable[[str], str],
         outage: Outage,
+        set_aside: Callable[[Record, str], None],
     ) -> None:
         self.lost_records = 0
         """How many records were gone before they could be read."""
         self._connect = connect
         self._topic = topic
         self._outage = outage
+        self._set_aside = set_aside
+        self._beside: dict[TopicPartition, _Reading] = {}
         self._reading: dict[TopicPartition, _Reading] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._changed = asyncio.Event()
         self._connected = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+
+    def beside(self, channel: Channel[Any]) -> None:
+        """Read the one partition of a topic from its beginning as well, whenever anything is read.
+
+        Nobody waits for what it brings: the channel's ``decode`` takes it.
+        """
+        feed = Feed(channel, 0, 0)
+        stream = WaitingStream(feed, "", lambda ended: None)
+        self._beside[TopicPartition(self._topic(channel.topic), 0)] = _Reading(channel.topic, feed, [stream])
 
     def used(self, topic: str) -> dict[int, int]:
         """How many streams read each partition of a topic."""
@@ -92,7 +105,8 @@ class Reader:
             if self._closed:
                 raise Unavailable("this side of the log is closed")
             if place not in self._reading:  # another one may have opened it meanwhile
-                self._reading[place] = _Reading(channel.topic, Feed(channel, partition, end), [])
+                feed = Feed(channel, partition, end, self._set_aside)
+                self._reading[place] = _Reading(channel.topic, feed, [])
                 self._assign()
         reading = self._reading[place]
         stream = WaitingStream(reading.feed, name, partial(self._release, place))
@@ -174,9 +188,13 @@ class Reader:
             # Not `unsubscribe`: it ends aiokafka's fetching task for good [0.14].
             self._consumer.pause(*self._consumer.assignment())
             return
-        self._consumer.assign(list(self._reading))
-        for place, reading in self._reading.items():
+        self._consumer.assign(list(self._places))
+        for place, reading in self._places.items():
             self._consumer.seek(place, reading.feed.position)
+
+    @property
+    def _places(self) -> dict[TopicPartition, _Reading]:
+        return {**self._reading, **self._beside}
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Hand out what the consumer brings, until it fails."""
@@ -190,24 +208,24 @@ class Reader:
             except OffsetOutOfRangeError as error:
                 await self._jump(consumer, error.args[0])
                 continue
-            for place, records in found.items():
-                self._take(place, records)
+            for place in sorted(found, key=lambda place: place not in self._beside):  # those first
+                self._take(place, found[place])
             if check.due():
-                await check.look({place: reading.feed.position for place, reading in self._reading.items()})
+                await check.look({place: reading.feed.position for place, reading in self._places.items()})
 
     def _take(self, place: TopicPartition, records: list[ConsumerRecord]) -> None:
-        reading = self._reading.get(place)
+        reading = self._places.get(place)
         if reading is not None:
             reading.feed.take([_record(reading.topic, record) for record in records])
 
     async def _jump(self, consumer: AIOKafkaConsumer, gone: Mapping[TopicPartition, int]) -> None:
         """Positions are outside of their partitions: end the streams there, and go on where records are."""
-        places = [place for place in gone if place in self._reading]
+        places = [place for place in gone if place in self._places]
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             starts = await consumer.beginning_offsets(places)
             ends = await consumer.end_offsets(places)
         for place in places:
-            reading = self._reading.get(place)
+            reading = self._places.get(place)
             if reading is None:
                 continue
             feed = reading.feed

@@ -60,7 +60,8 @@ def test_our_schemas_are_left_for_other_versions_once(bench: Bench) -> None:
 def test_a_newer_versions_schema_is_learnt_at_the_start(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(avro, "register", (learnt := []).append)
+    learnt: list[str] = []
+    monkeypatch.setattr(avro, "register", lambda schema, number: learnt.append(schema))
     newer = json.dumps({"type": "record", "name": "X"})
     bench.land(META, newer.encode(), SCHEMA_KEY + b"7")
     bench.restart()
@@ -70,7 +71,8 @@ def test_a_newer_versions_schema_is_learnt_at_the_start(
 def test_a_newer_versions_schema_is_learnt_when_it_comes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(avro, "register", (learnt := []).append)
+    learnt: list[str] = []
+    monkeypatch.setattr(avro, "register", lambda schema, number: learnt.append(schema))
     newer = json.dumps({"type": "record", "name": "X"})
     for _ in range(2):
         bench.land(META, newer.encode(), SCHEMA_KEY + b"7")

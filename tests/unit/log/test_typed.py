@@ -101,7 +101,8 @@ def test_a_closed_stream_gets_nothing() -> None:
 
 
 def test_a_record_that_cannot_be_decoded_is_logged_and_skipped(caplog: pytest.LogCaptureFixture) -> None:
-    feed = Feed(INBOX, 3, 0)
+    aside: list[tuple[int, str]] = []
+    feed = Feed(INBOX, 3, 0, lambda record, reason: aside.append((record.offset, reason)))
     stream = Stream(feed, "a")
     reply = avro.encode(Reply(client_id="c", request_id="r"))
     with caplog.at_level(logging.WARNING):
@@ -109,6 +110,8 @@ def test_a_record_that_cannot_be_decoded_is_logged_and_skipped(caplog: pytest.Lo
     assert [delivered.task.activity_id for delivered in stream.take()] == [2]
     assert "tasks-3 at offset 0" in caplog.text
     assert "tasks-3 at offset 1" in caplog.text
+    assert [offset for offset, _ in aside] == [0, 1]
+    assert "expected one of tasks" in aside[1][1]
 
 
 def test_replies_are_routed_by_client() -> None:
