@@ -57,6 +57,7 @@ from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import (
     CLIENT_HEADER,
     COMMANDS,
+    COMMANDS_TX,
     DEAD_LETTERS,
     HISTORY,
     META,
@@ -173,7 +174,7 @@ class Coordinator:
         self._next_tidy_s = 0.0
         self._last_step_s = runtime.monotonic_s()
         self._lost_sent: dict[tuple[int, str], float] = {}
-        self._deleted: dict[int, int] = {}
+        self._deleted: dict[tuple[str, int], int] = {}
 
     def _store_in_folder(self, number: int) -> PartitionStore:
         return PartitionStore(self._folder / f"{number:05d}", log_id=self._log_id)
@@ -237,8 +238,7 @@ class Coordinator:
         """
         now_ms = self._clock.now_ms()
         for partition in self.partitions.values():
-            moved = self._low_water(partition) > partition.written_marks.commands
-            if partition.ownership.running and (moved or partition.caution.announced()):
+            if partition.ownership.running and (self._moved(partition) or partition.caution.announced()):
                 self._write_position(partition, [], now_ms)
         self._log.leave()
         self.step()
@@ -348,6 +348,7 @@ class Coordinator:
     def _give_up(self, partition: Partition, change: Change) -> None:
         """The group has another owner in mind. If there is time for it, what is under way is awaited."""
         self._log.unseek(COMMANDS, partition.number)
+        partition.intake.stop(self._log)
         if change is Change.LOST or not partition.ownership.retire():
             self._let_go(partition)
 
@@ -357,6 +358,7 @@ class Coordinator:
         partition.ownership.revoke()
         partition.drop(self._dispatcher)
         self._log.unseek(COMMANDS, partition.number)
+        partition.intake.stop(self._log)
         partition.store.close()
         del self.partitions[partition.number]
 
@@ -384,10 +386,8 @@ class Coordinator:
             return
         if delivery.outcome is Outcome.REFUSED:
             self._on_refused(partition, token, delivery.error)
-        elif token.forwarded is not None:
-            partition.held.discard(token.forwarded.offset)
         elif token.task is None:
-            partition.held.discard(token.letter)
+            partition.let_go(token)
         else:
             partition.outflow.settle(token)
             self._dispatcher.dispatched(token.task.worker, delivery.offset)
@@ -402,7 +402,7 @@ class Coordinator:
         elif receipt.forwarded is not None:
             self._dead_letter(receipt.forwarded, f"it cannot be forwarded: {error}", partition)
         else:
-            partition.held.discard(receipt.letter)
+            partition.let_go(receipt)
 
     def _incident(self, partition: Partition, reason: str) -> None:
         """Anything unexpected has one treatment: claim anew, forget what was decided, rebuild."""
@@ -412,6 +412,7 @@ class Coordinator:
         log.warning("partition %d is claimed anew: %s", partition.number, reason)
         self._meter.gave_up(partition.number, incident=True)
         self._log.unseek(COMMANDS, partition.number)
+        partition.intake.stop(self._log)
         partition.drop(self._dispatcher)
         partition.ownership.incident()
 
@@ -429,6 +430,8 @@ class Coordinator:
                 continue
             elif record.topic == COMMANDS:
                 self._on_command_record(partition, record)
+            elif record.topic == COMMANDS_TX:
+                self._on_transactional(partition, record)
             elif record.topic == HISTORY:
                 verdict = partition.ownership.on_record(record)
                 self._on_verdict(partition, verdict, committed)
@@ -576,6 +579,7 @@ class Coordinator:
                 self._send(partition, turn_offset, outgoing)
         self._log.seek(COMMANDS, partition.number, partition.next_command)
         partition.follows_commands = True
+        partition.intake.pace(self._log)
         partition.last_append_s = self._runtime.monotonic_s()
         if self._workers_end_with_log:
             self._lose_workers(partition, unseen=True)
@@ -708,6 +712,17 @@ class Coordinator:
                 partition.pending.append(record)
                 partition.pending_bytes += len(record.value or b"")
 
+    def _on_transactional(self, partition: Partition, record: Record) -> None:
+        """A command of a transaction that was committed: to where commands are decided."""
+        if not partition.ownership.running or not partition.intake.take(record.offset):
+            return
+        command = self._decode_command(partition, record)
+        if isinstance(command, WorkerLost):
+            self._dead_letter(record, "only coordinators can know that a worker is lost", partition)
+        elif command is not None:
+            home = partition_of(command.workflow_id, self._log.partitions(COMMANDS))
+            self._forward(partition, record, command, home)
+
     def _decide(self) -> None:
         """Make the turns of all partitions that run, let waiting activities find workers, append."""
         now_ms = self._clock.now_ms()
@@ -734,6 +749,7 @@ class Coordinator:
         for partition in self.partitions.values():
             if partition.ownership.running:
                 self._pace(partition)
+                partition.intake.pace(self._log)
                 self._try_next(partition, now_ms)
                 self._write_position_if_idle(partition, now_ms)
 
@@ -877,8 +893,8 @@ class Coordinator:
         self._lost_sent.pop((partition.number, command.worker), None)
 
     def _forward(self, partition: Partition, record: Record, command: Command, home: int) -> None:
-        """A command on the wrong partition is never decided there."""
-        partition.held.add(record.offset)
+        """A command on the wrong partition is never decided there, nor is one on ``commands-tx``."""
+        partition.hold(record)
         receipt = Receipt(partition.number, partition.ownership.nonce, forwarded=record)
         self._outgoing.append(COMMANDS, home, record.key, avro.encode(command), token=receipt)
 
@@ -887,8 +903,8 @@ class Coordinator:
         self._meter.set_aside(record.topic)
         receipt = None
         if partition is not None:
-            partition.held.add(record.offset)
-            receipt = Receipt(partition.number, partition.ownership.nonce, letter=record.offset)
+            partition.hold(record)
+            receipt = Receipt(partition.number, partition.ownership.nonce, set_aside=record)
         letter = letter_record(letter_of(record, reason))
         self._outgoing.append(DEAD_LETTERS, 0, letter.key, letter.value, token=receipt)
 
@@ -917,13 +933,13 @@ class Coordinator:
         sent_through = partition.outflow.sent_through
         for draft, mark in zip(made.drafts, marks, strict=True):
             try:
-                partition.seal(draft, Marks(commands=mark), sent_through)
+                partition.seal(draft, mark, sent_through)
             except Exception:
                 self._poison(partition, draft.run.state.workflow_id)
                 return
         if made.drafts:
             partition.last_append_s = partition.now_s
-            partition.written_marks = Marks(commands=marks[-1])
+            partition.written_marks = marks[-1]
             partition.written_sent_through = sent_through
         if made.covered:
             if made.drafts:
@@ -938,28 +954,34 @@ class Coordinator:
                 for answer in made.live:
                     self._answer(partition, answer, partition.ownership.next_offset - 1)
 
-    def _marks(self, partition: Partition, made: Made) -> list[int]:
-        """The low-water mark of each draft: below it, everything is covered by it or earlier ones."""
-        low = self._low_water(partition)
+    def _marks(self, partition: Partition, made: Made) -> list[Marks]:
+        """The low-water marks of each draft: below them, everything is covered by it or earlier ones."""
+        whole = self._low_water(partition)
+        low, commands_tx = whole.commands, whole.commands_tx
         marks = []
         last = len(made.drafts) - 1
         for place in range(last, -1, -1):
-            marks.append(low)
+            marks.append(Marks(commands=low, commands_tx=commands_tx))
             draft = made.drafts[place]
             low = min([low, *draft.offsets])
             if place == last:
                 low = min([low, *made.late])
         return marks[::-1]
 
-    def _low_water(self, partition: Partition) -> int:
-        """Below it, every command was decided, set aside, or forwarded and acknowledged."""
+    def _low_water(self, partition: Partition) -> Marks:
+        """Below them, every command was decided, or set aside or forwarded, which was acknowledged."""
         low = partition.pending[0].offset if partition.pending else partition.next_command
-        return min([low, *partition.held])
+        return Marks(commands=min([low, *partition.held]), commands_tx=partition.intake.mark)
+
+    def _moved(self, partition: Partition) -> bool:
+        """Whether more is consumed than history says."""
+        low, written = self._low_water(partition), partition.written_marks
+        return low.commands > written.commands or low.commands_tx > written.commands_tx
 
     def _write_position(
         self, partition: Partition, answers: list[Answer], now_ms: int, *, trying: str = ""
     ) -> None:
-        marks = Marks(commands=self._low_water(partition))
+        marks = self._low_water(partition)
         partition.append_position(marks, partition.outflow.sent_through, now_ms, answers, trying)
         partition.written_marks, partition.written_sent_through = marks, partition.outflow.sent_through
         partition.last_append_s = partition.now_s
@@ -967,11 +989,10 @@ class Coordinator:
     def _write_position_if_idle(self, partition: Partition, now_ms: int) -> None:
         if partition.now_s - partition.last_append_s < POSITION_AFTER_S or partition.ownership.in_flight:
             return
-        low = self._low_water(partition)
-        moved = low > partition.written_marks.commands
-        if moved or partition.outflow.sent_through > partition.written_sent_through:
+        if self._moved(partition) or partition.outflow.sent_through > partition.written_sent_through:
             self._write_position(partition, [], now_ms)
-        deleted = self._deleted.get(partition.number, 0)
-        if partition.marks.commands - deleted >= DELETE_EVERY:
-            self._log.delete_records(COMMANDS, partition.number, partition.marks.commands)
-            self._deleted[partition.number] = partition.marks.commands
+        marks = partition.marks
+        for topic, mark in ((COMMANDS, marks.commands), (COMMANDS_TX, marks.commands_tx)):
+            if mark - self._deleted.get((topic, partition.number), 0) >= DELETE_EVERY:
+                self._log.delete_records(topic, partition.number, mark)
+                self._deleted[topic, partition.number] = mark

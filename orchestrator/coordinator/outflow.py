@@ -21,8 +21,7 @@ class _Sent(msgspec.Struct, gc=False):
 class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The token of one outgoing record: which partition's claim sent it.
 
-    It is a task that follows from a turn, a command that was forwarded, or the dead letter of a command
-    (``letter`` is its offset).
+    It is a task that follows from a turn, a command that was forwarded, or one that was set aside.
     """
 
     partition: int
@@ -30,7 +29,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     sent: _Sent | None = None
     task: Task | None = None
     forwarded: Record | None = None
-    letter: int = -1
+    set_aside: Record | None = None
 
 
 class Outflow:

@@ -17,7 +17,8 @@ import msgspec
 from orchestrator.codec import avro
 from orchestrator.coordinator.caution import Caution
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
-from orchestrator.coordinator.outflow import Outflow
+from orchestrator.coordinator.intake import Intake
+from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import Ownership
 from orchestrator.coordinator.publishing import Publishing
 from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS, Cleaner
@@ -29,6 +30,7 @@ from orchestrator.engine import activity, outbox
 from orchestrator.engine.outbox import Outgoing
 from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
 from orchestrator.log.port import Record
+from orchestrator.log.topics import COMMANDS_TX
 from orchestrator.protocol.commands import AwaitResult
 from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import MAX_PART_BYTES, Claim, Marks, Position, Turn
@@ -114,6 +116,7 @@ class Partition:
         self.cleaner = Cleaner(self.store, retention_ms=self._retention_ms)
         self.pending: deque[Record] = deque()
         self.held: set[int] = set()
+        self.intake = Intake(self.number, self.marks.commands_tx)
         self.next_command = self.marks.commands
         self.resumes: dict[str, None] = {}
         self.refused: list[RefusedDelivery] = []
@@ -135,6 +138,16 @@ class Partition:
             self.publishing.end()
             self.publishing = None
         self._reset()
+
+    def hold(self, record: Record) -> None:
+        """A command leaves without having been decided: it is consumed when that is acknowledged."""
+        (self.intake.held if record.topic == COMMANDS_TX else self.held).add(record.offset)
+
+    def let_go(self, receipt: Receipt) -> None:
+        """A command that was held has left."""
+        record = receipt.forwarded or receipt.set_aside
+        if record is not None:
+            (self.intake.held if record.topic == COMMANDS_TX else self.held).discard(record.offset)
 
     @property
     def marks(self) -> Marks:

@@ -183,7 +183,10 @@ class Log(Protocol):
         """
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
-        """Bring the records of a partition from ``offset`` on by poll, until :meth:`unseek`."""
+        """Bring the records of a partition from ``offset`` on by poll, until :meth:`unseek`.
+
+        Of ``commands-tx`` come those of committed transactions alone, where the log has transactions.
+        """
 
     def unseek(self, topic: str, partition: int) -> None:
         """Bring no more records of a partition."""

@@ -190,7 +190,7 @@ class HistoryFold:
 
     def advance(self, marks: Marks, sent_through: int, offsets: Sequence[int] = ()) -> None:
         """What a record says of commands: those below ``marks`` and those at ``offsets`` are consumed."""
-        self.marks = next_marks(self.marks, marks.commands)
+        self.marks = next_marks(self.marks, marks)
         self.covered.update(offset for offset in offsets if offset >= self.marks.commands)
         self.sent_through = max(self.sent_through, sent_through)
 
@@ -317,11 +317,13 @@ class HistoryFold:
         self._runs.clear()
 
 
-def next_marks(marks: Marks, commands: int) -> Marks:
-    """Marks that have moved on in ``commands``; they never go back."""
-    if commands <= marks.commands:
+def next_marks(marks: Marks, found: Marks) -> Marks:
+    """Marks that have moved on; they never go back."""
+    if found.commands <= marks.commands and found.commands_tx <= marks.commands_tx:
         return marks
-    return Marks(commands=commands, commands_tx=marks.commands_tx)
+    return Marks(
+        commands=max(found.commands, marks.commands), commands_tx=max(found.commands_tx, marks.commands_tx)
+    )
 
 
 def outgrown(store: PartitionStore, read: Callable[[int], Logged | None]) -> bool:

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from orchestrator.codec import avro
 from orchestrator.log.port import Record
-from orchestrator.log.topics import COMMANDS, TASKS, WORKERS
+from orchestrator.log.topics import COMMANDS, COMMANDS_TX, TASKS, WORKERS
 from orchestrator.protocol.commands import CompleteActivity, ReturnActivity, StartWorkflow
 from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.tasks import ActivityTask, WorkerBeat
@@ -279,3 +279,43 @@ def test_the_command_line_speaks_kafka(stage: Stage) -> None:
     assert run("list", "--id-prefix", "by-", "-o", "ids", view=view).stdout == "by-hand\n"
     assert json.loads(run("describe", "by-hand", "-o", "json", view=view).stdout)["row"]["run_id"] == run_id
     assert "WorkflowCancelRequested" in run("show", "by-hand", view=view).stdout
+
+
+def test_commands_in_a_transaction_count_when_it_is_committed(stage: Stage) -> None:
+    """An open transaction of somebody else does not hold up other partitions, nor an aborted one its own."""
+    topic = stage.raw.full(COMMANDS_TX)
+
+    def producer(name: str) -> Producer:
+        server = stage.environment["ORCHESTRATOR_LOG"].removeprefix("kafka://")
+        made = Producer({"bootstrap.servers": server, "transactional.id": f"{topic}-{name}"})
+        made.init_transactions(SOON_S)
+        made.begin_transaction()
+        return made
+
+    def start(id: str) -> bytes:
+        command = {
+            "command": "StartWorkflow",
+            "workflow_id": id,
+            "workflow_type": "Measurement",
+            "input": ["x"],
+        }
+        return json.dumps(command).encode()
+
+    aborting, committing = producer("aborting"), producer("committing")
+    for made, word in ((aborting, "aborted"), (committing, "committed")):
+        for number in range(PARTITIONS):
+            made.produce(topic, start(f"{word}-{number}"), partition=number)
+        made.flush(SOON_S)
+    aborting.abort_transaction(SOON_S)
+    committing.commit_transaction(SOON_S)
+    for number in range(PARTITIONS):
+        question = {"command": "QueryWorkflow", "workflow_id": f"committed-{number}", "query_name": "__stack"}
+        while stage.bare.ask(**question)["rejection"]:
+            pass  # it is on its way
+        never = stage.bare.ask(command="QueryWorkflow", workflow_id=f"aborted-{number}", query_name="__stack")
+        assert never["rejection"] == "workflow-not-found"
+        stage.bare.ask(command="TerminateWorkflow", workflow_id=f"committed-{number}")
+    forwarded = {command.request_id for _, command in stage.commands()}
+    # The aborted one is at offset 0 of each partition, and seen by nobody.
+    assert {f"commands-tx-{number}-1" for number in range(PARTITIONS)} <= forwarded
+    assert {f"commands-tx-{number}-0" for number in range(PARTITIONS)}.isdisjoint(forwarded)

@@ -17,6 +17,7 @@ from orchestrator.engine import activity
 from orchestrator.engine.validity import Validity
 from orchestrator.log.simulated_transactions import Transactions
 from orchestrator.protocol.publications import PublishMark
+from orchestrator.protocol.records import Marks
 from orchestrator.store import keys, timers
 from orchestrator.store.fold import HistoryFold
 from orchestrator.store.partition_store import PartitionStore
@@ -36,8 +37,8 @@ def everything_is_valid(patch: Callable[..., None]) -> None:
 def the_mark_is_the_highest_offset(patch: Callable[..., None]) -> None:
     """A turn's mark covers commands that only later turns decide."""
 
-    def marks(self: Coordinator, partition: Any, made: Any) -> list[int]:
-        return [partition.next_command for _ in made.drafts]
+    def marks(self: Coordinator, partition: Any, made: Any) -> list[Marks]:
+        return [Marks(commands=partition.next_command) for _ in made.drafts]
 
     patch(Coordinator, "_marks", marks)
 

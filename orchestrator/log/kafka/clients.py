@@ -158,6 +158,11 @@ class Clients:
         """For what is followed as it comes."""
         return self._make(Consumer, _FOLLOWER, self._in_group(_CONSUMER))
 
+    def follower_of_transactions(self) -> Consumer:
+        """For what is followed as it is committed."""
+        committed = {**_CONSUMER, "isolation.level": "read_committed"}
+        return self._make(Consumer, _FOLLOWER, self._in_group(committed))
+
     def reader(self) -> Consumer:
         """For bounded reads: it also tells where a partition ends."""
         return self._make(Consumer, _READER, self._in_group({**_CONSUMER, "enable.partition.eof": True}))

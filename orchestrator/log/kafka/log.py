@@ -1,9 +1,10 @@
 """The log on Kafka as coordinators see it.
 
-Three consumers and, as long as nothing goes wrong, two producers::
+Four consumers and, as long as nothing goes wrong, two producers::
 
     group      subscribed, all paused     who should try to own a partition; questions to the broker
     follower   assigned by hand           what poll brings: commands, history, beats
+    committed  assigned by hand           commands of others' transactions, where these are followed
     reader     assigned by hand           bounded reads: restores
     history    idempotent, gapless        ordered appenders (see ``appender``)
     outgoing   idempotent                 unordered appenders, one producer each
@@ -23,7 +24,7 @@ from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartiti
 
 from orchestrator.log.kafka.appender import KafkaAppender, Producers
 from orchestrator.log.kafka.clients import Clients
-from orchestrator.log.kafka.fetch import Follower, Spot
+from orchestrator.log.kafka.fetch import Follower, Positions, Spot
 from orchestrator.log.kafka.group import GroupMember
 from orchestrator.log.kafka.places import ANSWER_S, Places
 from orchestrator.log.kafka.publisher import KafkaPublisher, KafkaPublishers
@@ -31,7 +32,7 @@ from orchestrator.log.kafka.reader import Reader
 from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.kafka.undertaker import Undertaker
 from orchestrator.log.port import Polled, Record
-from orchestrator.log.topics import COMMANDS
+from orchestrator.log.topics import COMMANDS, COMMANDS_TX
 
 SLICE_S = 0.01
 """Deliveries, changes of membership and :meth:`KafkaLog.wake` are seen after so long at the latest. To look
@@ -63,6 +64,8 @@ class KafkaLog:
         self._group = GroupMember(made, self._health)
         self._places = Places(settings, self._group.consumer)
         self._follower = Follower(made.follower(), self._places, self._health)
+        self._clients = made
+        self._committed: Follower | None = None
         self._reader = Reader(made.reader, self._places, self._health)
         self._producers = Producers(made, self._places, self._health, self._undertaker)
         self._admin = made.admin()
@@ -122,11 +125,14 @@ class KafkaLog:
             LogError: there is no such topic or partition.
             Unavailable: the broker does not answer.
         """
-        self._follower.positions.seek(Spot(topic, partition), offset)
+        if topic == COMMANDS_TX and self._committed is None:
+            consumer = self._clients.follower_of_transactions()
+            self._committed = Follower(consumer, self._places, self._health)
+        self._positions(topic).seek(Spot(topic, partition), offset)
 
     def unseek(self, topic: str, partition: int) -> None:
         """Bring no more records of a partition."""
-        self._follower.positions.drop(Spot(topic, partition))
+        self._positions(topic).drop(Spot(topic, partition))
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
         """Up to ``limit`` durable records from ``offset`` on; empty only at the end.
@@ -160,10 +166,10 @@ class KafkaLog:
             self._producers.serve()
             self._group.serve()
             if records or self._producers.settled or self._group.has_news or self._woken:
-                records = records or self._follower.fetch(0)
+                records = records or self._fetch(0)
                 break
             left_s = deadline_s - monotonic()
-            records = self._follower.fetch(max(0.0, min(left_s, slice_s)))
+            records = self._fetch(max(0.0, min(left_s, slice_s)))
             if left_s <= 0:
                 break
             slice_s = min(SLICE_S, 2 * slice_s) if self._producers.busy else SLICE_S
@@ -202,10 +208,21 @@ class KafkaLog:
         self._publishers.close()
         self._producers.send()
         self._producers.close()
-        for consumer in (self._group.consumer, self._follower.consumer, self._reader.consumer):
+        committed = self._committed.consumer if self._committed is not None else None
+        for consumer in (self._group.consumer, self._follower.consumer, committed, self._reader.consumer):
             if consumer is not None:
                 self._undertaker.close(consumer)
         self._undertaker.wait()
+
+    def _positions(self, topic: str) -> Positions:
+        """Of the consumer that follows a topic."""
+        committed = self._committed if topic == COMMANDS_TX else None
+        return (committed or self._follower).positions
+
+    def _fetch(self, timeout_s: float) -> list[Record]:
+        """What came; waits for what has to be fast, and looks at what transactions held up anyway."""
+        records = self._follower.fetch(timeout_s)
+        return records if self._committed is None else records + self._committed.fetch(0)
 
     def _delete_before(self, place: TopicPartition) -> None:
         (deleting,) = self._admin.delete_records([place], request_timeout=ANSWER_S).values()

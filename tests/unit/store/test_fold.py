@@ -351,5 +351,6 @@ def test_rows_of_others_are_written_in_the_same_batch(page: Page) -> None:
 
 def test_marks_never_go_back() -> None:
     marks = Marks(commands=5, commands_tx=2)
-    assert next_marks(marks, 4) is marks
-    assert next_marks(marks, 6) == Marks(commands=6, commands_tx=2)
+    assert next_marks(marks, Marks(commands=4, commands_tx=2)) is marks
+    assert next_marks(marks, Marks(commands=6)) == Marks(commands=6, commands_tx=2)
+    assert next_marks(marks, Marks(commands=4, commands_tx=3)) == Marks(commands=5, commands_tx=3)
