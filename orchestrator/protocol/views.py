@@ -11,7 +11,8 @@ class RunRow(Value, frozen=True, kw_only=True):
     """One run in a list.
 
     ``attempt`` is of the open activity that was tried most often. ``last_failure`` is the root cause of why
-    the run closed or is blocked, or else of that activity's last failure.
+    the run closed or is blocked, or else of that activity's last failure, cut off where it is long;
+    ``failure_group`` is the fingerprint of failures like it.
     """
 
     workflow_id: str
@@ -25,6 +26,7 @@ class RunRow(Value, frozen=True, kw_only=True):
     attempt: int = 0
     last_failure: str = ""
     tags: tuple[str, ...] = ()
+    failure_group: str = ""
 
 
 class TopicRecord(Value, frozen=True, kw_only=True):
