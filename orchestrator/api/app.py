@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from orchestrator.api import messages
 from orchestrator.api.backend import Backend
 from orchestrator.api.guard import LOCAL_HOSTS, Guard
+from orchestrator.api.lists import list_routes
 from orchestrator.api.operations import operations_routes
 from orchestrator.api.overview import overview_routes
 from orchestrator.api.responses import install_error_handlers, schemas
@@ -34,6 +35,7 @@ def create_app(
         hosts: names under which it may be asked for; None does not check.
     """
     app = FastAPI(title="Orchestrator", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.include_router(list_routes(backend), prefix=PREFIX)
     app.include_router(workflow_routes(backend), prefix=PREFIX)
     app.include_router(messages.message_routes(backend), prefix=PREFIX)
     if backend.overview is not None:

@@ -25,6 +25,10 @@ class Backend:
         self.client = Client(log, reader=reader, identity="http")
         self.streams = Streams(log)
 
+    def reads(self, bookmark: str) -> AsyncReader:
+        """The reader, behind a bookmark; "" is none."""
+        return self.reader.after(bookmark) if bookmark else self.reader
+
     async def close(self) -> None:
         """End all requests that wait for something."""
         await self.streams.close_all()

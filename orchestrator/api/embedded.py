@@ -22,6 +22,7 @@ from typing import Any
 
 from orchestrator import config
 from orchestrator.activity.definition import ActivityDefinition
+from orchestrator.api.embedded_overview import EmbeddedOverview
 from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.upkeep import Upkeep
 from orchestrator.client.client import Client
@@ -85,7 +86,8 @@ class Engine:
         self._retention_ms = round(retention.total_seconds() * 1_000)
         self._meter = meter
         self._stopped: list[Callable[[], object]] = []
-        self.reader = StoreReader(self._stores)
+        self.overview = EmbeddedOverview(self.log, self._stores)
+        self.reader = StoreReader(self._stores, served=self.overview.served)
         self._suspects: frozenset[str] = frozenset()
         self._start({})
         self.log.on_failure(self._on_log_failed)
@@ -112,7 +114,8 @@ class Engine:
         self._thread.start()
 
     def _open_store(self, number: int) -> PartitionStore:
-        store = PartitionStore(self.folder / "store" / f"{number:05d}", log_id=self.log.cluster_id)
+        folder = self.folder / "store" / f"{number:05d}"
+        store = PartitionStore(folder, log_id=self.log.cluster_id, indexed=True)
         seen, end = store.checkpoint.offset, self.log.end(HISTORY, number)
         if seen > end:
             store.close()

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from orchestrator.api.plain import plain
 from orchestrator.api.responses import answer, gives
-from orchestrator.protocol.views import DeadLetterPage, ViewStatus
+from orchestrator.protocol.views import DeadLetterPage, Queues, ViewStatus
 from orchestrator.view.reader import Overview
 
 MAX_LETTERS = 1_000
@@ -35,6 +35,16 @@ def overview_routes(overview: Overview) -> APIRouter:
         found = overview.status()
         ready = found.partitions and all(one.ready for one in found.partitions)
         return answer(plain(found), 200 if ready else UNREADY)
+
+    @router.get("/cluster", responses=gives(ViewStatus, "As far as it is known here."))
+    async def cluster() -> Response:
+        """What `/status` says, for people: coordinators with their partitions, workers, versions, lag."""
+        return answer(plain(overview.status()))
+
+    @router.get("/queues", responses=gives(Queues, "By name."))
+    async def queues() -> Response:
+        """The task queues: how much waits, since when, and who serves them."""
+        return answer(overview.queues())
 
     @router.get("/dead-letters", responses=gives(DeadLetterPage, "Newest first."))
     async def dead_letters(

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from orchestrator.api.streams import StreamGone
 from orchestrator.errors import OrchestratorError, PayloadError, UsageError
-from orchestrator.log.wire import MAX_BODY_BYTES, STREAM_GONE, Problem, problem_of
+from orchestrator.log.wire import BOOKMARK_HEADER, MAX_BODY_BYTES, STREAM_GONE, Problem, problem_of
 
 T = TypeVar("T")
 
 JSON = "application/json"
+
+Bookmark = Annotated[
+    str,
+    Query(description=f"`{BOOKMARK_HEADER}` of an answer: waits until what that answer told of is shown"),
+]
 
 INVALID = 422
 """The request is understood, and wrong: see the message."""
@@ -25,6 +30,13 @@ INVALID = 422
 def answer(body: Any, status: int = 200) -> Response:
     """An answer with a JSON body."""
     return Response(msgspec.json.encode(body), status, media_type=JSON)
+
+
+def marked(response: Response, bookmark: str) -> Response:
+    """The answer to a command, with the bookmark of what it did."""
+    if bookmark:
+        response.headers[BOOKMARK_HEADER] = bookmark
+    return response
 
 
 async def body_of(request: Request, kind: Any) -> Any:

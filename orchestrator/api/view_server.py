@@ -43,7 +43,9 @@ class View:
     ) -> None:
         """For the arguments see :class:`orchestrator.view.materializer.Materializer`."""
         self.materializer = Materializer(log, folder, log_id=log_id, explain=explain)
-        self.reader = StoreReader(self.materializer.stores, catch_up=self.materializer.catch_up)
+        self.reader = StoreReader(
+            self.materializer.stores, catch_up=self.materializer.catch_up, served=self.materializer.served
+        )
         self.error: BaseException | None = None
         """Why it has ended; None while it works, and if it was closed."""
         self._thread = threading.Thread(target=self._run, name="view", daemon=True)

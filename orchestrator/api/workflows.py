@@ -10,14 +10,11 @@ from fastapi import APIRouter, Query, Request, Response
 from orchestrator.api.backend import Backend
 from orchestrator.api.bodies import Answer, Call, Close, Result, Start, Started
 from orchestrator.api.plain import plain
-from orchestrator.api.responses import answer, body_of, gives, takes
+from orchestrator.api.responses import Bookmark, answer, body_of, gives, marked, takes
 from orchestrator.errors import PayloadError, Unavailable, WorkflowFailure
 from orchestrator.log.wire import MAX_WAIT_S
 from orchestrator.protocol.values import WorkflowStatus
-from orchestrator.protocol.views import History, RunDescription, RunPage
-
-MAX_ROWS = 1_000
-"""Runs on one page of a list: some 200 KB, read in about 10 ms."""
+from orchestrator.protocol.views import History, RunDescription
 
 MAX_TURNS = 10_000
 """Turns in one answer. Longer histories are read in pieces, by ``after_turn``."""
@@ -55,30 +52,19 @@ def workflow_routes(backend: Backend) -> APIRouter:
             summary=body.summary,
             request_id=body.request_id,
         )
-        return answer(Started(workflow_id=handle.id, run_id=handle.run_id), 201)
-
-    @router.get("/workflows", responses=gives(RunPage, "Newest start first."))
-    async def list_workflows(
-        status: WorkflowStatus | None = None,
-        type: str = "",
-        id_prefix: str = "",
-        limit: Annotated[int, Query(ge=1, le=MAX_ROWS)] = 100,
-        page: Annotated[str, Query(description="`next_page` of the page before")] = "",
-    ) -> Response:
-        """Runs that match all given filters. With `next_page` "" there are no others."""
-        found = await reader.list_runs(
-            status=status, workflow_type=type, id_prefix=id_prefix, limit=limit, page=page
-        )
-        return answer(plain(found))
+        return marked(answer(Started(workflow_id=handle.id, run_id=handle.run_id), 201), handle.bookmark)
 
     @router.get("/workflows/{workflow_id:name}", responses=gives(RunDescription, "As it stands."))
     async def describe_workflow(
-        workflow_id: str, run_id: RunId = "", payloads: Literal["plain", "raw"] = "plain"
+        workflow_id: str,
+        run_id: RunId = "",
+        payloads: Literal["plain", "raw"] = "plain",
+        bookmark: Bookmark = "",
     ) -> Response:
         """One run: input, result, what it waits for, what failed. `payloads=raw` keeps values as the
         bytes that were written (base64), with their encodings.
         """
-        found = await reader.describe(workflow_id, run_id)
+        found = await backend.reads(bookmark).describe(workflow_id, run_id)
         return answer(plain(found) if payloads == "plain" else found)
 
     @router.get("/workflows/{workflow_id:name}/history", responses=gives(History, "The turns, as committed."))
@@ -87,9 +73,11 @@ def workflow_routes(backend: Backend) -> APIRouter:
         run_id: RunId = "",
         after_turn: Annotated[int, Query(ge=0)] = 0,
         limit: Annotated[int, Query(ge=1, le=MAX_TURNS)] = MAX_TURNS,
+        bookmark: Bookmark = "",
     ) -> Response:
         """The history of one run, lossless: this is the export format that replays read."""
-        return answer(await reader.history(workflow_id, run_id, after_turn=after_turn, limit=limit))
+        reads = backend.reads(bookmark)
+        return answer(await reads.history(workflow_id, run_id, after_turn=after_turn, limit=limit))
 
     @router.get(
         "/workflows/{workflow_id:name}/result",
@@ -136,7 +124,7 @@ def workflow_routes(backend: Backend) -> APIRouter:
         body: Call = await body_of(request, Call)
         handle = client.get_workflow_handle(workflow_id, body.run_id)
         await handle.signal(name, *body.input, request_id=body.request_id)
-        return Response(status_code=204)
+        return marked(Response(status_code=204), handle.bookmark)
 
     @router.post(
         "/workflows/{workflow_id:name}/queries/{name:name}",
@@ -154,7 +142,7 @@ def workflow_routes(backend: Backend) -> APIRouter:
         body: Close = await body_of(request, Close)
         handle = client.get_workflow_handle(workflow_id, body.run_id)
         await getattr(handle, how)(body.reason, request_id=body.request_id)
-        return Response(status_code=204)
+        return marked(Response(status_code=204), handle.bookmark)
 
     closing: dict[str, Any] = {
         "status_code": 204,

@@ -99,7 +99,7 @@ async def _run(
             raise ConfigError(f"the data in {data} could not be restored in time; see the log") from None
         aio = engine.aio()
         stack.push_async_callback(aio.close)
-        backend = Backend(aio, ThreadedReader(engine.reader))
+        backend = Backend(aio, ThreadedReader(engine.reader), engine.overview)
         operations = Operations(registry, lambda: _why_dead(engine), lambda: _why_not_ready(engine))
         app = create_app(backend, operations=operations)
         http = await stack.enter_async_context(serving(app, backend, taken))

@@ -43,6 +43,8 @@ class Channel:
         self._futures: dict[str, asyncio.Future[Reply]] = {}
         self.reply_to: ReplyTo | None = None
         """Where answers to this client go now; a command that says otherwise is corrected when it is sent."""
+        self.seen: dict[int, int] = {}
+        """How far of history, by partition, the answers to this client reach."""
         self._reader: asyncio.Task[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
@@ -87,6 +89,8 @@ class Channel:
         error = rejection(reply)
         if error is not None:
             raise error
+        if reply.partition >= 0:
+            self.seen[reply.partition] = max(reply.offset, self.seen.get(reply.partition, 0))
         return reply
 
     def give_up(self, error: Unavailable) -> None:

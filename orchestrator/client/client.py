@@ -13,15 +13,17 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Required, Self, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
 
 from orchestrator.client.channel import Channel
-from orchestrator.client.handle import ANSWER_TIMEOUT_S, Session, WorkflowHandle, request_ids
+from orchestrator.client.handle import ANSWER_TIMEOUT_S, Session, WorkflowHandle, bookmark_of, request_ids
 from orchestrator.client.names import workflow_called
 from orchestrator.client.reads import AsyncReader
 from orchestrator.codec.payloads import DEFAULT, PayloadConverter
+from orchestrator.codec.query import conjunction
 from orchestrator.errors import ConfigError, Unavailable
 from orchestrator.log.aio import AioLog
 from orchestrator.log.connect import connect
@@ -29,8 +31,16 @@ from orchestrator.protocol.commands import StartWorkflow
 from orchestrator.protocol.ids import check_workflow_id
 from orchestrator.protocol.tasks import Reply
 from orchestrator.protocol.values import IdReusePolicy, WorkflowStatus
-from orchestrator.protocol.views import History, RunRow
-from orchestrator.workflow.durations import Duration, to_positive_ms
+from orchestrator.protocol.views import (
+    STUCK_ATTEMPTS,
+    STUCK_WAITING_MS,
+    FailureGroups,
+    History,
+    RunCounts,
+    RunRow,
+    StuckRun,
+)
+from orchestrator.workflow.durations import Duration, to_ms, to_positive_ms
 
 HISTORY_PAGE_TURNS = 1_000
 """Turns that one read of a history asks for."""
@@ -197,7 +207,10 @@ class Client:
             **session.common(options.get("request_id")),
         )
         reply = await session.channel.ask(command, options.get("timeout", ANSWER_TIMEOUT_S))
-        return WorkflowHandle(session, command.workflow_id, reply.run_id, called.result_hint), reply
+        handle: WorkflowHandle[Any] = WorkflowHandle(
+            session, command.workflow_id, reply.run_id, called.result_hint, bookmark=bookmark_of(reply)
+        )
+        return handle, reply
 
     @overload
     async def execute_workflow(
@@ -240,32 +253,68 @@ class Client:
 
     async def list_workflows(
         self,
+        query: str = "",
         *,
         status: WorkflowStatus | None = None,
         workflow_type: str = "",
         id_prefix: str = "",
         limit: int | None = None,
     ) -> AsyncIterator[RunRow]:
-        """The runs that match all given filters, newest start first, at most ``limit``.
+        """The runs that match a query and all given filters, newest start first, at most ``limit``.
+
+        A query is text such as ``'WorkflowType = "Order" AND StartTime > "2026-01-01"'``.
 
         Raises:
-            UsageError: this client has no reader.
+            UsageError: the query is none, or this client has no reader.
         """
+        wanted = conjunction(query, status=status, workflow_type=workflow_type, id_prefix=id_prefix)
         left, page = limit, ""
         while left is None or left > 0:
-            found = await self._session.reader.list_runs(
-                status=status,
-                workflow_type=workflow_type,
-                id_prefix=id_prefix,
-                limit=100 if left is None else min(left, 100),
-                page=page,
-            )
+            asked = 100 if left is None else min(left, 100)
+            found = await self._session.reader.list_runs(wanted, limit=asked, page=page)
             for row in found.rows:
                 yield row
             if not found.next_page:
                 return
             page = found.next_page
             left = None if left is None else left - len(found.rows)
+
+    async def count_workflows(self, query: str = "") -> RunCounts:
+        """How many runs match a query, by status and type.
+
+        Raises:
+            UsageError: the query is none, or this client has no reader.
+        """
+        return await self._session.reader.count_runs(query)
+
+    async def list_failures(self, *, limit: int = 100) -> FailureGroups:
+        """Failures that are alike, those of most runs first.
+
+        Raises:
+            UsageError: this client has no reader.
+        """
+        return await self._session.reader.failures(limit=limit)
+
+    async def list_stuck(
+        self, *, attempts: int = STUCK_ATTEMPTS, waiting: Duration = timedelta(milliseconds=STUCK_WAITING_MS)
+    ) -> AsyncIterator[StuckRun]:
+        """Blocked runs, and activities that do not get on.
+
+        Args:
+            attempts: those at their so many-th attempt or later.
+            waiting: those that had no worker for so long; those in a queue without workers always are.
+
+        Raises:
+            UsageError: this client has no reader.
+        """
+        waiting_ms, page = to_ms(waiting, "waiting"), ""
+        while True:
+            found = await self._session.reader.stuck(attempts=attempts, waiting_ms=waiting_ms, page=page)
+            for row in found.rows:
+                yield row
+            if not found.next_page:
+                return
+            page = found.next_page
 
     async def history(self, id: str, run_id: str | None = None) -> History:
         """All turns of one run, as they were committed.

@@ -15,9 +15,11 @@ from orchestrator.client.names import handler_called
 from orchestrator.client.reads import AsyncReader
 from orchestrator.codec.payloads import PayloadConverter
 from orchestrator.errors import UsageError
+from orchestrator.protocol.bookmarks import bookmark_text
 from orchestrator.protocol.commands import (
     AwaitResult,
     CancelWorkflow,
+    Command,
     QueryWorkflow,
     SignalWorkflow,
     TerminateWorkflow,
@@ -44,12 +46,16 @@ class Session(NamedTuple):
 
     @property
     def reader(self) -> AsyncReader:
-        """Where lists and histories are read; raises UsageError if the client has none."""
+        """Where lists and histories are read; raises UsageError if the client has none.
+
+        What this client was told is done is there: each read waits for it.
+        """
         if self.chosen_reader is None:
             raise UsageError(
                 "this client cannot read lists and histories; give it a reader: Client(log, reader=...)"
             )
-        return self.chosen_reader
+        seen = self.channel.seen
+        return self.chosen_reader.after(bookmark_text(seen)) if seen else self.chosen_reader
 
     def common(self, request_id: str | None) -> dict[str, Any]:
         """The fields that all commands carry."""
@@ -66,6 +72,11 @@ def request_ids() -> Iterator[str]:
     return (f"{client}-{number}" for number in itertools.count(1))
 
 
+def bookmark_of(reply: Reply) -> str:
+    """Where an answer stands on history; "" if it does not say."""
+    return bookmark_text({reply.partition: reply.offset}) if reply.partition >= 0 else ""
+
+
 class WorkflowHandle(Generic[R]):
     """One workflow id, and the run meant if ``run_id`` is not "". ``R`` is the type of its result.
 
@@ -74,10 +85,14 @@ class WorkflowHandle(Generic[R]):
     it once at most. A refusal is a :class:`~orchestrator.errors.CommandRejected`.
     """
 
-    def __init__(self, session: Session, id: str, run_id: str = "", result_hint: Any = None) -> None:
+    def __init__(
+        self, session: Session, id: str, run_id: str = "", result_hint: Any = None, *, bookmark: str = ""
+    ) -> None:
         self._session = session
         self.id = id
         self.run_id = run_id
+        self.bookmark = bookmark
+        """Where the last answer to this handle stands on history, for reads elsewhere that are to show it."""
         self._result_hint = result_hint
 
     def __repr__(self) -> str:
@@ -102,7 +117,7 @@ class WorkflowHandle(Generic[R]):
             Unavailable: it is still open, or the engine did not answer, after ``timeout`` seconds.
         """
         command = AwaitResult(workflow_id=self.id, run_id=self.run_id, **self._session.common(None))
-        return await self._session.channel.ask(command, timeout)
+        return await self._ask(command, timeout)
 
     def result_of(self, reply: Reply) -> R:
         """The result that an answer of the engine holds.
@@ -150,7 +165,7 @@ class WorkflowHandle(Generic[R]):
             input=self._session.converter.to_payloads(args),
             **self._session.common(request_id),
         )
-        await self._session.channel.ask(command, timeout)
+        await self._ask(command, timeout)
 
     @overload
     async def query(
@@ -188,7 +203,7 @@ class WorkflowHandle(Generic[R]):
             input=self._session.converter.to_payloads(args),
             **self._session.common(None),
         )
-        reply = await self._session.channel.ask(command, timeout)
+        reply = await self._ask(command, timeout)
         hint = result_type if result_type is not None else called.result_hint
         return query_result(reply, called.name, self._session.converter, hint)
 
@@ -203,7 +218,7 @@ class WorkflowHandle(Generic[R]):
         command = CancelWorkflow(
             workflow_id=self.id, run_id=self.run_id, reason=reason, **self._session.common(request_id)
         )
-        await self._session.channel.ask(command, timeout)
+        await self._ask(command, timeout)
 
     async def terminate(
         self,
@@ -220,7 +235,12 @@ class WorkflowHandle(Generic[R]):
             details=self._session.converter.to_payloads(details),
             **self._session.common(request_id),
         )
-        await self._session.channel.ask(command, timeout)
+        await self._ask(command, timeout)
+
+    async def _ask(self, command: Command, timeout: float | None) -> Reply:
+        reply = await self._session.channel.ask(command, timeout)
+        self.bookmark = bookmark_of(reply)
+        return reply
 
     async def describe(self) -> RunDescription:
         """What is known of the run but its history.

@@ -4,24 +4,51 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from orchestrator.protocol.values import WorkflowStatus
-from orchestrator.protocol.views import History, RunDescription, RunPage
+from orchestrator.protocol.views import (
+    STUCK_ATTEMPTS,
+    STUCK_WAITING_MS,
+    FailureGroups,
+    History,
+    RunCounts,
+    RunDescription,
+    RunPage,
+    StuckPage,
+)
 
 
 @runtime_checkable
 class AsyncReader(Protocol):
     """The asyncio side of ``orchestrator.view.reader.Reader``, with the same contract."""
 
-    async def list_runs(
+    def after(self, bookmark: str) -> AsyncReader:
+        """The same reads, each of which waits until everything up to a bookmark is shown.
+
+        They raise ``Unavailable`` if that takes too long, ``UsageError`` if it is no bookmark of this log.
+        """
+
+    async def list_runs(self, query: str = "", *, limit: int = 100, page: str = "") -> RunPage:
+        """Runs that match a query (see ``codec.query``), newest start first.
+
+        ``page`` continues an earlier list. A page may have few rows, or none, and be followed by others.
+        """
+
+    async def count_runs(self, query: str = "") -> RunCounts:
+        """How many runs match a query, by status and type."""
+
+    async def failures(self, *, limit: int = 100) -> FailureGroups:
+        """Failures that are alike, those of most runs first."""
+
+    async def stuck(
         self,
         *,
-        status: WorkflowStatus | None = None,
-        workflow_type: str = "",
-        id_prefix: str = "",
+        attempts: int = STUCK_ATTEMPTS,
+        waiting_ms: int = STUCK_WAITING_MS,
         limit: int = 100,
         page: str = "",
-    ) -> RunPage:
-        """Runs that match all given filters, newest start first. ``page`` continues an earlier list."""
+    ) -> StuckPage:
+        """Blocked runs, and activities at their ``attempts``-th attempt or later, without a worker for
+        ``waiting_ms``, or in a queue that no worker serves.
+        """
 
     async def describe(self, workflow_id: str, run_id: str = "") -> RunDescription:
         """One run as it stands."""

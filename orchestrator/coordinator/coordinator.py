@@ -878,7 +878,7 @@ class Coordinator:
         self._dead_letter(record, partition.poisoned[command.workflow_id], partition)
         message = f"the engine failed on workflow id {command.workflow_id!r}; see the dead letters"
         for answer in answers(command, rejected(Rejection(reason="engine-failed", message=message))):
-            self._answer(partition, answer, record.offset)
+            self._answer(partition, answer, partition.ownership.next_offset - 1)
 
     def _on_worker_lost(
         self, partition: Partition, command: WorkerLost, inputs: dict[str, list[Input]]

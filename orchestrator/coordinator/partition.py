@@ -481,6 +481,8 @@ class Partition:
             draft = entry.draft
             if draft is not None and not draft.is_open:
                 rows.append(row_of_close(draft.run.state, back.offset))
+            if draft is not None and draft.glance is not None:
+                self.history.note(draft.glance)
             offsets = draft.offsets if draft is not None else ()
             self.history.advance(entry.marks, self.outflow.sent_through, offsets)
             if entry.draft is not None and entry.publishes:

@@ -50,6 +50,7 @@ from orchestrator.protocol.values import (
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.rows import Row, encode_state
+from orchestrator.store.summaries import Glance, glance_of
 from orchestrator.workflow.definition import Handler
 from orchestrator.workflow.instance import WorkflowCodeError
 from orchestrator.workflow.loop import Evicted
@@ -136,6 +137,8 @@ class Draft(msgspec.Struct, eq=False, gc=False):
     answers: list[Answer]
     offsets: tuple[int, ...]
     settled: list[Receipt]
+    glance: Glance | None
+    """How the run looks after it, for a store that lists are read from."""
 
 
 def turn_of(
@@ -753,6 +756,7 @@ class _Builder:
             answers=self.answers,
             offsets=tuple(self.offsets),
             settled=self.settled,
+            glance=glance_of(state, self.changes) if self.partition.store.indexed else None,
         )
         run.in_flight += 1
         self.made.drafts.append(draft)

@@ -22,10 +22,9 @@ import msgspec
 from orchestrator.errors import LogError, OrchestratorError, Unavailable
 from orchestrator.log import wire
 from orchestrator.log.aio import BeatStream, Inbox, ReplyStream
+from orchestrator.log.http_reads import HttpReads
 from orchestrator.protocol.commands import Command
 from orchestrator.protocol.tasks import WorkerBeat
-from orchestrator.protocol.values import WorkflowStatus
-from orchestrator.protocol.views import History, RunDescription, RunPage
 
 if "sniffio" not in sys.modules and find_spec("sniffio") is None:
     # httpcore imports it four times per request, to learn that this is asyncio. Where it is not installed,
@@ -55,7 +54,7 @@ class _Parcel(NamedTuple):
     done: asyncio.Future[None]
 
 
-class HttpLog:
+class HttpLog(HttpReads):
     """Implements ``log.aio.AioLog`` and ``client.reads.AsyncReader`` for one event loop.
 
     Args:
@@ -74,6 +73,7 @@ class HttpLog:
             ),
             trust_env=False,  # an engine on this machine is not reached by way of a proxy
         )
+        super().__init__(self._ask)
         self._outbox: list[_Parcel] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -181,35 +181,7 @@ class HttpLog:
         opened = await self._ask("PUT", place, wire.Opened)
         return _HttpStream(self, place, messages, opened, batch)
 
-    # --- reading ---
-
-    async def list_runs(
-        self,
-        *,
-        status: WorkflowStatus | None = None,
-        workflow_type: str = "",
-        id_prefix: str = "",
-        limit: int = 100,
-        page: str = "",
-    ) -> RunPage:
-        """Runs that match all given filters, newest start first. ``page`` continues an earlier list."""
-        filters = {"type": workflow_type, "id_prefix": id_prefix, "page": page, "status": status or ""}
-        params = {name: value for name, value in filters.items() if value}
-        return await self._ask("GET", "/workflows", RunPage, {**params, "limit": limit})
-
-    async def describe(self, workflow_id: str, run_id: str = "") -> RunDescription:
-        """One run as it stands."""
-        path = f"/workflows/{quote(workflow_id, safe='')}"
-        return await self._ask("GET", path, RunDescription, {"run_id": run_id, "payloads": "raw"})
-
-    async def history(
-        self, workflow_id: str, run_id: str = "", *, after_turn: int = 0, limit: int = 10_000
-    ) -> History:
-        """The turns of one run after ``after_turn``, at most ``limit``."""
-        path = f"/workflows/{quote(workflow_id, safe='')}/history"
-        return await self._ask(
-            "GET", path, History, {"run_id": run_id, "after_turn": after_turn, "limit": limit}
-        )
+    # --- asking ---
 
     async def _ask(
         self,

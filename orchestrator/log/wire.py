@@ -58,6 +58,10 @@ class Sent(Value, frozen=True, kw_only=True):
     problems: tuple[Problem | None, ...]
 
 
+BOOKMARK_HEADER = "orchestrator-bookmark"
+"""Header of an answer to a command: where on history that stands; reads take it as ``bookmark``."""
+
+
 class Appended(Value, frozen=True, kw_only=True):
     """A beat is durable, at this offset of ``workers``."""
 

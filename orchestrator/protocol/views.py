@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from orchestrator.protocol.records import Turn
 from orchestrator.protocol.tasks import CoordinatorBeat, DeadLetter, WorkerBeat
 from orchestrator.protocol.values import Failure, Payload, Payloads, Value, WorkflowStatus
+
+STUCK_ATTEMPTS = 5
+"""An activity that is tried so often is taken for stuck: by default, some 15 s after it failed first."""
+
+STUCK_WAITING_MS = 60_000
+"""An activity without a worker for so long is taken for stuck: workers that restart are back by then."""
 
 
 class RunRow(Value, frozen=True, kw_only=True):
@@ -43,6 +51,92 @@ class RunPage(Value, frozen=True, kw_only=True):
     """A page of a list, newest start first; ``next_page`` "" means that there is no other."""
 
     rows: tuple[RunRow, ...]
+    next_page: str = ""
+
+
+class RunCount(Value, frozen=True, kw_only=True):
+    """How many runs have a status and a type."""
+
+    status: WorkflowStatus
+    workflow_type: str
+    runs: int
+
+
+class RunCounts(Value, frozen=True, kw_only=True):
+    """How many runs match a query, by status and type.
+
+    Without ``complete`` there may be more: the query is none that counters answer, and a bounded number of
+    runs was looked at, newest start first.
+    """
+
+    runs: int
+    counts: tuple[RunCount, ...]
+    complete: bool = True
+
+
+class FailureGroup(Value, frozen=True, kw_only=True):
+    """Runs that failed, or fail now, in the same way: so many, and the newest start among them.
+
+    ``message`` is without numbers and ids. The query ``FailureGroup = "<fingerprint>"`` lists the runs.
+    ``first_time_ms`` is when the first of them came, ``last_time_ms`` when one failed last.
+    """
+
+    fingerprint: str
+    runs: int
+    workflow_type: str
+    activity_type: str
+    failure_type: str
+    message: str
+    first_time_ms: int
+    last_time_ms: int
+    workflow_id: str = ""
+    run_id: str = ""
+
+
+class FailureGroups(Value, frozen=True, kw_only=True):
+    """Failure groups, those with most runs first; ``more`` says how many are not among them."""
+
+    groups: tuple[FailureGroup, ...]
+    more: int = 0
+
+
+class StuckReason(StrEnum):
+    """Why a run does not get on."""
+
+    BLOCKED = "blocked"
+    RETRYING = "retrying"
+    NO_WORKER = "no-worker"
+    WAITING = "waiting"
+
+
+class StuckRun(Value, frozen=True, kw_only=True):
+    """A run that does not get on, or one of its activities.
+
+    ``since_time_ms`` is when the activity was scheduled, or the run last did something.
+    """
+
+    workflow_id: str
+    run_id: str
+    workflow_type: str
+    reasons: tuple[StuckReason, ...]
+    since_time_ms: int
+    activity_id: int = 0
+    activity_type: str = ""
+    task_queue: str = ""
+    attempt: int = 0
+    maximum_attempts: int = 0
+    next_retry_time_ms: int | None = None
+    worker: str = ""
+    last_failure: str = ""
+
+
+class StuckPage(Value, frozen=True, kw_only=True):
+    """A page of what is stuck: blocked runs, then activities, those of the oldest run first.
+
+    ``next_page`` "" means that there is no other; a page may have few rows and be followed by others.
+    """
+
+    rows: tuple[StuckRun, ...]
     next_page: str = ""
 
 
@@ -105,6 +199,27 @@ class CoordinatorSeen(Value, frozen=True, kw_only=True):
 
     beat: CoordinatorBeat
     silent_ms: int
+
+
+class QueueSeen(Value, frozen=True, kw_only=True):
+    """A task queue as the beats tell of it.
+
+    ``waiting`` activities have no worker, the oldest of them since ``oldest_time_ms``. ``slots`` and
+    ``running`` are of all its ``workers``, and those may serve other queues as well.
+    """
+
+    task_queue: str
+    waiting: int = 0
+    oldest_time_ms: int | None = None
+    workers: int = 0
+    slots: int = 0
+    running: int = 0
+
+
+class Queues(Value, frozen=True, kw_only=True):
+    """All task queues that anything waits for or that are served, by name."""
+
+    queues: tuple[QueueSeen, ...]
 
 
 class PartitionFollowed(Value, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from orchestrator.engine.validity import Parts, Validity
 from orchestrator.protocol.events import UnknownEvent
 from orchestrator.protocol.records import Claim, Marks, Position, Turn, history_key, turn_keys
 from orchestrator.store import keys
+from orchestrator.store.indexes import Indexes
 from orchestrator.store.partition_store import Checkpoint, PartitionStore
 from orchestrator.store.rows import (
     Row,
@@ -37,6 +38,7 @@ from orchestrator.store.rows import (
     snapshot_due,
     unpublished_row,
 )
+from orchestrator.store.summaries import Glance, glance_of
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ class HistoryFold:
         """
         found = store.checkpoint
         self.store = store
+        self._indexes = Indexes(store) if store.indexed else None
         self.validity = Validity(
             epoch=found.epoch, nonce=found.nonce, seq=found.seq, generation=found.generation
         )
@@ -224,6 +227,8 @@ class HistoryFold:
             folding.snapshot_event = state.next_event_id
             row = encode_state(state)
         self._rows += rows_of(turn, changes, state=row, is_open=state.is_open)
+        if self._indexes is not None:
+            self._indexes.note(glance_of(state, changes))
         if self._strict and outbox.has_publications(turn):  # who decides publishes too, and nobody else
             self._rows.append(unpublished_row(offset, turn.run_id, turn.turn, state.workflow_type))
         if not state.is_open:
@@ -268,11 +273,18 @@ class HistoryFold:
         turns = [*self.store.turns(run_id), *self._turns.pop(run_id, ())]
         newest = self._latest.get(state.workflow_id) or self.store.latest_run_id(state.workflow_id)
         self._rows += rows_of_erased(state, turns, latest=newest == run_id)
+        if self._indexes is not None:
+            self._indexes.forget(run_id, state.start_time_ms)
         self._gone.add(run_id)
         del self._runs[run_id]
         if self._latest.get(state.workflow_id) == run_id:
             del self._latest[state.workflow_id]
         return turns
+
+    def note(self, glance: Glance) -> None:
+        """How a run looks after a turn that was folded elsewhere: whoever decides has its rows already."""
+        if self._indexes is not None:
+            self._indexes.note(glance)
 
     # ----------------------------------------------------------------------------------------- flush
 
@@ -300,8 +312,10 @@ class HistoryFold:
             position=self.position,
             trials=self.trials,
             claim_offset=self.claim_offset,
+            indexed=self.store.indexed,
         )
-        self.store.apply([*self._rows, *rows] if self._rows else rows, checkpoint)
+        indexes = self._indexes.take_rows() if self._indexes is not None else ()
+        self.store.apply([*self._rows, *rows, *indexes], checkpoint)
         self._rows.clear()
         for run_id in self._turns:
             if not self._runs[run_id].state.is_open:

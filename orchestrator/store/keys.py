@@ -8,7 +8,6 @@ i     workflow id                                     run id of its latest run
 r     run id                                          state of the run, at some turn
 t     run id, turn (8 bytes)                          a turn
 o     run id                                          nothing: the run is open
-s     start time, inverted (8 bytes), run id          nothing: runs by start, newest first
 d     workflow id, NUL, request id                    what became of that request
 f     workflow id, NUL, request id                    how that request was refused, and until when it counts
 y     time (8 bytes), key of such a row               nothing: until when it counts
@@ -18,6 +17,22 @@ p     offset of history (8 bytes)                     a turn whose business even
 e     close time (8 bytes), run id                     offset in history of the run's last turn (8 bytes)
 g     offset (8 bytes), key in history                nothing: that key is to get a tombstone
 ====  ==============================================  ===========================================
+
+Indexes, in stores that lists are read from. A *place* is a start time, inverted (8 bytes), and a run id:
+runs sort by it as lists show them, newest start first.
+
+====  ==============================================  ===========================================
+byte  key                                             value
+====  ==============================================  ===========================================
+s     place                                           the run's summary
+b     status (1 byte), place                          nothing: runs by status
+a     workflow type, NUL, status (1 byte), place      nothing: runs by type and status
+w     workflow id, NUL, place                         nothing: runs by id
+h     fingerprint, NUL, place                         nothing: runs by failure group
+j     fingerprint                                     the failure group
+n     status (1 byte), workflow type                  how many such runs there are (8 bytes)
+q     run id, activity id (4 bytes)                   an activity without a worker, or that failed before
+====  ==============================================  ===========================================
 """
 
 from __future__ import annotations
@@ -25,6 +40,7 @@ from __future__ import annotations
 import struct
 
 from orchestrator.engine.state import Deadline, DeadlineKind
+from orchestrator.protocol.values import WorkflowStatus
 
 CHECKPOINT = b"c"
 OPEN = b"o"
@@ -35,6 +51,9 @@ LETTERS = b"l"
 UNPUBLISHED = b"p"
 CLOSES = b"e"
 LITTER = b"g"
+GROUPS = b"j"
+COUNTS = b"n"
+PENDING = b"q"
 
 RUN_ID_BYTES = 32
 """Run ids are 32 hexadecimal digits, the first of them the time of the start."""
@@ -43,8 +62,15 @@ _U64 = struct.Struct(">Q")
 _KINDS = tuple(DeadlineKind)
 _NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _KIND_ID = struct.Struct(">BI")
+_U32 = struct.Struct(">I")
 _MAX_U64 = 2**64 - 1
 """What a start time is subtracted from, so that later ones sort first."""
+
+PLACE_BYTES = 8 + RUN_ID_BYTES
+"""Of a place: see :func:`place`."""
+
+_STATUSES = tuple(WorkflowStatus)
+_STATUS_BYTES = {status: bytes([number]) for number, status in enumerate(_STATUSES)}
 
 
 def latest(workflow_id: str) -> bytes:
@@ -70,16 +96,6 @@ def turn(run_id: str, number: int) -> bytes:
 def open_run(run_id: str) -> bytes:
     """Row that says that a run is open."""
     return OPEN + run_id.encode()
-
-
-def start(start_time_ms: int, run_id: str) -> bytes:
-    """Row of a run in the order of starts, newest first."""
-    return STARTS + _U64.pack(_MAX_U64 - start_time_ms) + run_id.encode()
-
-
-def run_of_start(key: bytes) -> str:
-    """The run id in a key of :func:`start`."""
-    return key[9:].decode()
 
 
 def letter(number: int) -> bytes:
@@ -182,3 +198,72 @@ def parse_unpublished(key: bytes) -> int:
     """The offset in a key of :func:`unpublished`."""
     offset: int = _U64.unpack_from(key, 1)[0]
     return offset
+
+
+# ---------------------------------------------------------------------------------------- indexes
+
+
+def place(start_time_ms: int, run_id: str) -> bytes:
+    """Where a run stands in lists."""
+    return _U64.pack(_MAX_U64 - start_time_ms) + run_id.encode()
+
+
+def place_in(key: bytes) -> bytes:
+    """The place at the end of an index row's key."""
+    return key[-PLACE_BYTES:]
+
+
+def start(start_time_ms: int, run_id: str) -> bytes:
+    """Row of a run's summary."""
+    return STARTS + place(start_time_ms, run_id)
+
+
+def by_status(status: WorkflowStatus) -> bytes:
+    """Prefix of the runs with a status."""
+    return b"b" + _STATUS_BYTES[status]
+
+
+def by_type(workflow_type: str, status: WorkflowStatus) -> bytes:
+    """Prefix of the runs with a type and a status."""
+    return b"a" + workflow_type.encode() + b"\0" + _STATUS_BYTES[status]
+
+
+def by_id(workflow_id: str) -> bytes:
+    """Prefix of an id's runs."""
+    return b"w" + workflow_id.encode() + b"\0"
+
+
+def ids_from(prefix: str) -> bytes:
+    """Prefix of the runs whose ids begin so."""
+    return b"w" + prefix.encode()
+
+
+def by_group(fingerprint: str) -> bytes:
+    """Prefix of the runs in a failure group."""
+    return b"h" + fingerprint.encode() + b"\0"
+
+
+def failure_group(fingerprint: str) -> bytes:
+    """Row of a failure group."""
+    return GROUPS + fingerprint.encode()
+
+
+def count(status: WorkflowStatus, workflow_type: str) -> bytes:
+    """Row of how many runs there are with a status and a type."""
+    return COUNTS + _STATUS_BYTES[status] + workflow_type.encode()
+
+
+def parse_count(key: bytes) -> tuple[WorkflowStatus, str]:
+    """The status and type in a key of :func:`count`."""
+    return _STATUSES[key[1]], key[2:].decode()
+
+
+def pending(run_id: str, activity_id: int | None = None) -> bytes:
+    """Row of an activity that does not get on, or prefix of all those of a run."""
+    return PENDING + run_id.encode() + (_U32.pack(activity_id) if activity_id is not None else b"")
+
+
+def activity_of_pending(key: bytes) -> int:
+    """The activity id in a key of :func:`pending`."""
+    activity_id: int = _U32.unpack_from(key, len(key) - _U32.size)[0]
+    return activity_id

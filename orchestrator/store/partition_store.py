@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ MEMTABLES_BYTES = 32 * 1024 * 1024
 """Of one store, and of all stores of a process together. RocksDB's default of 64 MiB each would be 2 GiB
 for 16 partitions while they flush."""
 
-FORMAT = 2
+FORMAT = 3
 """Raised when rows change their shape: an older store is rebuilt."""
 
 
@@ -65,7 +66,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     reader was at the end of the partition last, by its clock; 0 if it keeps no account of that.
     ``position`` is the key of the last position that counts, ``trials`` what history says of code that ends
     the process. ``claim_offset`` is where the last claim stands, whose ``nonce`` this is: claims are kept for
-    ever, so history says whether it is still the same.
+    ever, so history says whether it is still the same. ``indexed`` tells a store that lists are read from.
     """
 
     format: int = FORMAT
@@ -84,6 +85,7 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     position: bytes = b""
     trials: Trials = Trials()
     claim_offset: int = -1
+    indexed: bool = False
 
 
 class Unpublished(NamedTuple):
@@ -115,9 +117,14 @@ _decode_refusal = msgspec.msgpack.Decoder(Refusal).decode
 class PartitionStore:
     """Rows of one partition. Reads see what was applied; one thread applies."""
 
-    def __init__(self, folder: Path, *, log_id: str) -> None:
-        """Open or make the store; one that is damaged or of another log is wiped."""
+    def __init__(self, folder: Path, *, log_id: str, indexed: bool = False) -> None:
+        """Open or make the store; one that is damaged, of another log or not as ``indexed`` is wiped.
+
+        ``indexed``: whoever fills it writes the rows of indexes too, for lists (see ``store.indexes``).
+        """
         self.folder = folder
+        self.indexed = indexed
+        self._writing = threading.Lock()
         self._log_id = log_id
         self._options = _options()
         self._closed = False
@@ -127,7 +134,8 @@ class PartitionStore:
             self._open()
         except Exception:  # rocksdict raises bare Exceptions; whatever it is, history has it all
             self.wipe()
-        if (self.checkpoint.log_id, self.checkpoint.format) != (log_id, FORMAT):
+        found = self.checkpoint
+        if (found.log_id, found.format, found.indexed) != (log_id, FORMAT, indexed):
             self.wipe()
 
     def _open(self) -> None:
@@ -136,7 +144,8 @@ class PartitionStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._db = Rdict(str(self.folder), self._options)
         found = self._db.get(keys.CHECKPOINT)
-        self.checkpoint = _decode_checkpoint(found) if found is not None else Checkpoint(log_id=self._log_id)
+        new = Checkpoint(log_id=self._log_id, indexed=self.indexed)
+        self.checkpoint = _decode_checkpoint(found) if found is not None else new
 
     def wipe(self) -> None:
         """Throw everything away and begin at offset 0."""
@@ -166,7 +175,8 @@ class PartitionStore:
             else:
                 batch.put(row.key, row.value)
         batch.put(keys.CHECKPOINT, _encode(checkpoint))
-        self._db.write(batch)
+        with self._writing:
+            self._db.write(batch)
         self.checkpoint = checkpoint
 
     def forget_unpublished(self, offsets: Iterable[int]) -> None:
@@ -180,12 +190,12 @@ class PartitionStore:
 
     def latest_run_id(self, workflow_id: str) -> str | None:
         """The run id of an id's latest run; None if the id was never used."""
-        found = self._get(keys.latest(workflow_id))
+        found = self.read(keys.latest(workflow_id))
         return found.decode() if found is not None else None
 
     def state(self, run_id: str) -> RunState | None:
         """The state of a run after its last applied turn; None if there is no such run."""
-        found = self._get(keys.state(run_id))
+        found = self.read(keys.state(run_id))
         if found is None:
             return None
         state = _decode_state(found)
@@ -195,12 +205,12 @@ class PartitionStore:
 
     def turns(self, run_id: str, *, after: int = 0) -> Iterator[Turn]:
         """The turns of a run after turn ``after``, in order."""
-        for _, value in self._scan(keys.turn(run_id, after + 1), keys.turns(run_id) + b"\xff" * 9):
+        for _, value in self.scan(keys.turn(run_id, after + 1), keys.turns(run_id) + b"\xff" * 9):
             yield _decode_turn(value)
 
     def turn(self, run_id: str, number: int) -> Turn | None:
         """One turn of a run."""
-        found = self._get(keys.turn(run_id, number))
+        found = self.read(keys.turn(run_id, number))
         return _decode_turn(found) if found is not None else None
 
     def scheduled(self, run_id: str, event_id: int) -> tuple[ActivityScheduled, int] | None:
@@ -214,71 +224,66 @@ class PartitionStore:
 
     def request(self, workflow_id: str, request_id: str) -> Request | None:
         """What became of a request id, if it had an effect."""
-        found = self._get(keys.request(workflow_id, request_id))
+        found = self.read(keys.request(workflow_id, request_id))
         return _decode_request(found) if found is not None else None
 
     def unpublished(self, after: int = -1) -> Iterator[Unpublished]:
         """Turns whose business events may be unpublished, behind an offset, in the order of history."""
-        for key, value in self._scan(keys.unpublished(after + 1), keys.UNPUBLISHED + b"\xff" * 9):
+        for key, value in self.scan(keys.unpublished(after + 1), keys.UNPUBLISHED + b"\xff" * 9):
             yield Unpublished(keys.parse_unpublished(key), *_decode_unpublished(value))
 
     def count_requests(self, workflow_id: str) -> int:
         """How many requests of an id had an effect, as far as they are remembered."""
-        return sum(1 for _ in self._scan(*keys.requests(workflow_id)))
+        return sum(1 for _ in self.scan(*keys.requests(workflow_id)))
 
     def oldest_requests(self, workflow_id: str, *, keep: int) -> list[bytes]:
         """Keys of all remembered requests of an id but for the newest ``keep``. Run ids sort by time."""
-        found = [(_decode_request(value), key) for key, value in self._scan(*keys.requests(workflow_id))]
+        found = [(_decode_request(value), key) for key, value in self.scan(*keys.requests(workflow_id))]
         found.sort(key=lambda item: (item[0].run_id, item[0].turn))
         return [key for _, key in found[: max(0, len(found) - keep)]]
 
     def refusal(self, key: bytes) -> Refusal | None:
         """How a request was refused, by the key of its row."""
-        found = self._get(key)
+        found = self.read(key)
         return _decode_refusal(found) if found is not None else None
 
     def refusals(self, first: bytes) -> Iterator[tuple[bytes, int, bytes]]:
         """(resume key, time of expiry, key) of refusals in the order of expiry, from a resume key on."""
-        for row, _ in self._scan(first or keys.REFUSAL_EXPIRIES, keys.REFUSAL_EXPIRIES + b"\xff" * 9):
+        for row, _ in self.scan(first or keys.REFUSAL_EXPIRIES, keys.REFUSAL_EXPIRIES + b"\xff" * 9):
             yield row, *keys.parse_refusal_expiry(row)
 
     def closed_runs(self, first: bytes, until_ms: int) -> Iterator[tuple[bytes, str, int]]:
         """(resume key, run id, offset of its last turn) of runs that were closed before ``until_ms``."""
-        for row, value in self._scan(first or keys.CLOSES, keys.closes_until(until_ms)):
+        for row, value in self.scan(first or keys.CLOSES, keys.closes_until(until_ms)):
             yield row, keys.run_of_close(row), keys.unpack_offset(value)
 
     def litter(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(resume key, key in history) of records that count no longer, in the order of their finding."""
-        for row, _ in self._scan(first or keys.LITTER, keys.LITTER + b"\xff" * 9):
+        for row, _ in self.scan(first or keys.LITTER, keys.LITTER + b"\xff" * 9):
             yield row, keys.key_of_litter(row)
 
     def open_runs(self) -> Iterator[str]:
         """Run ids of all open runs, oldest first."""
-        for key, _ in self._scan(keys.OPEN, keys.OPEN + b"\xff"):
+        for key, _ in self.scan(keys.OPEN, keys.OPEN + b"\xff"):
             yield key[1:].decode()
-
-    def run_ids_by_start(self, after: bytes = b"") -> Iterator[tuple[bytes, str]]:
-        """(resume key, run id) of all runs, newest start first, after a resume key."""
-        first = after + b"\0" if after else keys.STARTS
-        for key, _ in self._scan(first, keys.STARTS + b"\xff" * 9):
-            yield key, keys.run_of_start(key)
 
     def deadlines(self, resume: bytes, until_ms: int) -> Iterator[tuple[bytes, DueDeadline]]:
         """(resume key, deadline) in time order from a resume key (b"" at first) to before ``until_ms``."""
-        for key, value in self._scan(resume or keys.DEADLINES, keys.deadlines_until(until_ms)):
+        for key, value in self.scan(resume or keys.DEADLINES, keys.deadlines_until(until_ms)):
             run_id, deadline = keys.parse_deadline(key)
             yield key, DueDeadline(value.decode(), run_id, deadline)
 
     def letters(self, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """(resume key, value) of all dead letters, newest first, after a resume key."""
-        return self._scan(after + b"\0" if after else keys.LETTERS, keys.LETTERS + b"\xff" * 9)
+        return self.scan(after + b"\0" if after else keys.LETTERS, keys.LETTERS + b"\xff" * 9)
 
     @staticmethod
     def deadline_key(time_ms: int) -> bytes:
         """A resume key for :meth:`deadlines` that begins at ``time_ms``."""
         return keys.deadlines_until(time_ms)
 
-    def _get(self, key: bytes) -> bytes | None:
+    def read(self, key: bytes) -> bytes | None:
+        """The value of a row, by its key; None if there is no such row."""
         try:
             found: bytes | None = self._db.get(key)
         except Exception as error:
@@ -294,10 +299,28 @@ class PartitionStore:
             f"the store in {self.folder} is damaged: {error}; start again, and it is rebuilt from history"
         )
 
-    def _scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def scan(self, first: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """(key, value) of the rows from a key to before another one."""
+        yield from self._walk(self._cursor(end), first)
+
+    def scans(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[Iterator[tuple[bytes, bytes]]]:
+        """:meth:`scan` of several ranges as they are at one moment: no write comes in between.
+
+        Cursors that are opened one after another see what is written meanwhile, and so do those of
+        ``Rdict.snapshot`` (rocksdict 0.3.29).
+        """
+        with self._writing:
+            cursors = [self._cursor(end) for _, end in ranges]
+        return [self._walk(cursor, first) for cursor, (first, _) in zip(cursors, ranges, strict=True)]
+
+    def _cursor(self, end: bytes) -> tuple[Any, ReadOptions]:
+        """A cursor, and its options: the end is read from there, and must be kept as long."""
         options = ReadOptions()
         options.set_iterate_upper_bound(end)
-        cursor: Any = self._db.iter(options)
+        return self._db.iter(options), options
+
+    def _walk(self, opened: tuple[Any, ReadOptions], first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        cursor, _ = opened
         cursor.seek(first)
         while cursor.valid():
             yield cursor.key(), cursor.value()

@@ -59,7 +59,6 @@ def rows_of(turn: Turn, changes: Changes, *, state: bytes | None, is_open: bool)
         rows += (
             Row(keys.latest(workflow_id), run_id.encode()),
             Row(keys.open_run(run_id), b""),
-            Row(keys.start(turn.time_ms, run_id), b""),
         )
     if not is_open:
         rows.append(Row(keys.open_run(run_id), None))
@@ -97,8 +96,7 @@ def rows_of_erased(state: RunState, turns: Iterable[Turn], *, latest: bool) -> l
     ``latest`` says whether it is its id's latest run; then the id becomes one that was never used.
     """
     run_id, workflow_id = state.run_id, state.workflow_id
-    gone = [keys.state(run_id), keys.open_run(run_id), keys.start(state.start_time_ms, run_id)]
-    gone.append(keys.close(state.close_time_ms, run_id))
+    gone = [keys.state(run_id), keys.open_run(run_id), keys.close(state.close_time_ms, run_id)]
     if latest:
         gone.append(keys.latest(workflow_id))
     gone += [keys.deadline(run_id, due) for due in execution.deadlines_of(state)]

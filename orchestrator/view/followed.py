@@ -127,7 +127,8 @@ class Followed:
         self.end = self._log.end(HISTORY, self.number)
         store = None
         try:
-            store = PartitionStore(self._folder / f"{self.number:05d}", log_id=self._log_id)
+            folder = self._folder / f"{self.number:05d}"
+            store = PartitionStore(folder, log_id=self._log_id, indexed=True)
             if reason := self._anew or self._why_anew(store):
                 _logger.warning("history %d is read from its beginning: %s", self.number, reason)
                 store.wipe()

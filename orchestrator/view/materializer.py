@@ -31,11 +31,12 @@ from orchestrator.log.port import Log, Record
 from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import DEAD_LETTERS, HISTORY, META, WORKERS
 from orchestrator.protocol.tasks import DeadLetter
-from orchestrator.protocol.views import DeadLetterPage, ViewStatus
+from orchestrator.protocol.views import DeadLetterPage, Queues, ViewStatus
 from orchestrator.store.letters import Letters
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.view.followed import Followed
 from orchestrator.view.pages import read_token, token
+from orchestrator.view.queues import queues_of, served
 from orchestrator.view.roster import Roster
 
 log = logging.getLogger(__name__)
@@ -54,11 +55,11 @@ ASK_S = 2.0
 
 
 class _Question:
-    """Somebody waits until a partition has been read up to where it ended when they asked."""
+    """Somebody waits until a partition has been read up to ``end``; -1: to where it ends now."""
 
-    def __init__(self, partition: int) -> None:
+    def __init__(self, partition: int, end: int = -1) -> None:
         self.partition = partition
-        self.end = 0
+        self.end = end
         self.answered = threading.Event()
 
 
@@ -226,10 +227,10 @@ class Materializer:
 
     # ------------------------------------------------------------------------------------ questions
 
-    def catch_up(self, partition: int) -> None:
-        """Wait until a partition has been read up to where it ends now, but for ``ASK_S`` at most."""
+    def catch_up(self, partition: int, end: int = -1) -> None:
+        """Wait until a partition is read up to ``end`` (-1: where it ends now), but for ``ASK_S`` at most."""
         if not self._stopping.is_set() and not self._trouble:
-            question = _Question(partition)
+            question = _Question(partition, end)
             self._asked.append(question)
             self._log.wake()
             question.answered.wait(ASK_S)
@@ -238,7 +239,8 @@ class Materializer:
         while self._asked:
             question = self._asked.popleft()
             self._questions.append(question)
-            question.end = self._log.end(HISTORY, question.partition)
+            if question.end < 0:
+                question.end = self._log.end(HISTORY, question.partition)
 
     def _answer(self, *, everything: bool = False) -> None:
         """Tell those whose question is answered; all of them, if nothing better is to be hoped for."""
@@ -273,6 +275,15 @@ class Materializer:
             dead_letters=len(self._letters),
             trouble=self._trouble,
         )
+
+    def queues(self) -> Queues:
+        """The task queues: what waits, and who serves them."""
+        now_ms = self._now_ms()
+        return queues_of(self._roster.workers(now_ms), self._roster.coordinators(now_ms))
+
+    def served(self) -> frozenset[str]:
+        """The queues that some worker takes new work from."""
+        return served(self._roster.workers(self._now_ms()))
 
     def dead_letters(self, limit: int = 100, page: str = "") -> DeadLetterPage:
         """What nobody could use, newest first; ``page`` continues an earlier list."""

@@ -4,26 +4,59 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from orchestrator.protocol.values import WorkflowStatus
-from orchestrator.protocol.views import DeadLetterPage, History, RunDescription, RunPage, ViewStatus
+from orchestrator.protocol.views import (
+    STUCK_ATTEMPTS,
+    STUCK_WAITING_MS,
+    DeadLetterPage,
+    FailureGroups,
+    History,
+    Queues,
+    RunCounts,
+    RunDescription,
+    RunPage,
+    StuckPage,
+    ViewStatus,
+)
 
 
 class Reader(Protocol):
     """Answers from what is committed. All methods may be called from any thread.
 
-    ``run_id`` "" means the id's current (or else last) run. Unknown ids raise ``WorkflowNotFound``.
+    ``run_id`` "" means the id's current (or else last) run. Unknown ids raise ``WorkflowNotFound``, and what
+    is no query or page token ``UsageError``.
     """
 
-    def list_runs(
+    def wait_for(self, bookmark: str) -> None:
+        """Return when everything up to a bookmark is shown (see ``protocol.bookmarks``).
+
+        Raises:
+            UsageError: it is not a bookmark of this log.
+            Unavailable: it takes too long.
+        """
+
+    def list_runs(self, query: str = "", *, limit: int = 100, page: str = "") -> RunPage:
+        """Runs that match a query (see ``codec.query``), newest start first.
+
+        ``page`` continues an earlier list. A page may have few rows, or none, and be followed by others.
+        """
+
+    def count_runs(self, query: str = "") -> RunCounts:
+        """How many runs match a query, by status and type."""
+
+    def failures(self, *, limit: int = 100) -> FailureGroups:
+        """Failures that are alike, those of most runs first."""
+
+    def stuck(
         self,
         *,
-        status: WorkflowStatus | None = None,
-        workflow_type: str = "",
-        id_prefix: str = "",
+        attempts: int = STUCK_ATTEMPTS,
+        waiting_ms: int = STUCK_WAITING_MS,
         limit: int = 100,
         page: str = "",
-    ) -> RunPage:
-        """Runs that match all given filters, newest start first. ``page`` continues an earlier list."""
+    ) -> StuckPage:
+        """Blocked runs, and activities at their ``attempts``-th attempt or later, without a worker for
+        ``waiting_ms``, or in a queue that no worker serves.
+        """
 
     def describe(self, workflow_id: str, run_id: str = "") -> RunDescription:
         """One run as it stands."""
@@ -39,6 +72,9 @@ class Overview(Protocol):
 
     def status(self) -> ViewStatus:
         """How this view stands."""
+
+    def queues(self) -> Queues:
+        """The task queues: what waits, and who serves them."""
 
     def dead_letters(self, limit: int = 100, page: str = "") -> DeadLetterPage:
         """What nobody could use, newest first; ``page`` continues an earlier list."""

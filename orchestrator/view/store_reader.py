@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from time import time_ns
 
 from orchestrator.engine import execution
 from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
-from orchestrator.errors import Unavailable, WorkflowNotFound
+from orchestrator.errors import Unavailable, UsageError, WorkflowNotFound
+from orchestrator.protocol.bookmarks import parse_bookmark
 from orchestrator.protocol.events import WorkflowCompleted, WorkflowStarted
 from orchestrator.protocol.ids import partition_of
-from orchestrator.protocol.values import Failure, WorkflowStatus
 from orchestrator.protocol.views import (
+    STUCK_ATTEMPTS,
+    STUCK_WAITING_MS,
+    FailureGroups,
     History,
     PendingActivity,
     PendingTimer,
+    RunCounts,
     RunDescription,
     RunPage,
-    RunRow,
+    StuckPage,
 )
+from orchestrator.store.listing import Listing
 from orchestrator.store.partition_store import PartitionStore
-from orchestrator.view.pages import read_token, token
-
-MAX_ROWS_EXAMINED = 20_000
-"""A filter that few runs match answers with what it found among so many, and a token to go on."""
+from orchestrator.store.summaries import summarize
+from orchestrator.view import lists
+from orchestrator.view.stuck import Patience, stuck
 
 
 class StoreReader:
@@ -33,44 +37,66 @@ class StoreReader:
         self,
         stores: Callable[[], Sequence[PartitionStore | None]],
         *,
-        catch_up: Callable[[int], object] = lambda partition: None,
+        catch_up: Callable[[int, int], object] = lambda partition, end: None,
+        served: Callable[[], frozenset[str] | None] = lambda: None,
+        now_ms: Callable[[], int] = lambda: time_ns() // 1_000_000,
     ) -> None:
         """``stores`` gives the store of each partition, by number; None where there is none yet.
 
-        Stores that follow a log are a little behind it: ``catch_up`` is called before a partition is said
-        not to have a run, and returns when it has all that it could have.
+        Stores that follow a log are a little behind it: ``catch_up`` is called with an offset of history that
+        somebody wants to see, or with -1 before a partition is said not to have a run, and returns when the
+        store has come there, or it takes too long. ``served`` says which task queues
+        have workers, None if nobody knows. ``now_ms`` is the clock.
         """
         self._stores = stores
         self._catch_up = catch_up
+        self._served = served
+        self._now_ms = now_ms
 
-    def list_runs(
+    def wait_for(self, bookmark: str) -> None:
+        """Return when everything up to a bookmark is shown; see ``Reader``."""
+        for number, offset in parse_bookmark(bookmark).items():
+            there = self._partitions()
+            if number >= there:
+                raise UsageError(
+                    f"the bookmark {bookmark!r} names partition {number}, and there are {there}; "
+                    "use it with the log that it comes from"
+                )
+            if self._store(number).checkpoint.offset <= offset:
+                self._catch_up(number, offset + 1)
+            read = self._store(number).checkpoint.offset
+            if read <= offset:
+                raise Unavailable(
+                    f"what was asked for is not shown yet: partition {number} was read up to {read}, and the "
+                    f"bookmark says {offset}; ask again in a moment, or without the bookmark"
+                )
+
+    def list_runs(self, query: str = "", *, limit: int = 100, page: str = "") -> RunPage:
+        """Runs that match a query, newest start first. ``page`` continues an earlier list."""
+        return lists.list_runs(self._listings(), query, limit, page)
+
+    def count_runs(self, query: str = "") -> RunCounts:
+        """How many runs match a query, by status and type."""
+        return lists.count_runs(self._listings(), query)
+
+    def failures(self, *, limit: int = 100) -> FailureGroups:
+        """Failures that are alike, those of most runs first."""
+        return lists.failure_groups(self._listings(), limit)
+
+    def stuck(
         self,
         *,
-        status: WorkflowStatus | None = None,
-        workflow_type: str = "",
-        id_prefix: str = "",
+        attempts: int = STUCK_ATTEMPTS,
+        waiting_ms: int = STUCK_WAITING_MS,
         limit: int = 100,
         page: str = "",
-    ) -> RunPage:
-        """Runs that match all given filters, newest start first. ``page`` continues an earlier list."""
-        rows: list[RunRow] = []
-        after = read_token(page)
-        for examined, (key, number, run_id) in enumerate(self._by_start(after), start=1):
-            state = self._store(number).state(run_id)
-            if state is not None and _matches(state, status, workflow_type, id_prefix):
-                rows.append(row_of(state))
-            if len(rows) == limit or examined == MAX_ROWS_EXAMINED:
-                return RunPage(rows=tuple(rows), next_page=token(key))
-        return RunPage(rows=tuple(rows))
+    ) -> StuckPage:
+        """What does not get on."""
+        patience = Patience(attempts, self._now_ms() - waiting_ms, self._served())
+        return stuck(self._listings(), patience, limit, page)
 
-    def _by_start(self, after: bytes) -> Iterator[tuple[bytes, int, str]]:
-        """(key, partition, run id) over all partitions, newest start first; keys are unique."""
-
-        def of(number: int, store: PartitionStore) -> Iterator[tuple[bytes, int, str]]:
-            for key, run_id in store.run_ids_by_start(after):
-                yield key, number, run_id
-
-        return heapq.merge(*(of(number, self._store(number)) for number in range(self._partitions())))
+    def _listings(self) -> list[Listing]:
+        return [Listing(self._store(number)) for number in range(self._partitions())]
 
     def describe(self, workflow_id: str, run_id: str = "") -> RunDescription:
         """One run as it stands."""
@@ -82,7 +108,7 @@ class StoreReader:
         assert isinstance(started, WorkflowStarted)
         close = state.close
         return RunDescription(
-            row=row_of(state),
+            row=lists.row_of(summarize(state)[0]),
             input=started.input,
             result=close.result if isinstance(close, WorkflowCompleted) else None,
             failure=execution.close_failure(close),
@@ -117,7 +143,7 @@ class StoreReader:
         number = partition_of(workflow_id, self._partitions())
         found = self._look_up(number, workflow_id, run_id)
         if found is None:
-            self._catch_up(number)
+            self._catch_up(number, -1)
             found = self._look_up(number, workflow_id, run_id)
         if found is None:
             what = (
@@ -145,32 +171,6 @@ class StoreReader:
         return store
 
 
-def row_of(state: RunState) -> RunRow:
-    """A run's row in a list."""
-    worst = max(state.activities.values(), key=lambda found: found.attempt, default=None)
-    failure = execution.close_failure(state.close) or state.blocked or (worst.last_failure if worst else None)
-    return RunRow(
-        workflow_id=state.workflow_id,
-        run_id=state.run_id,
-        workflow_type=state.workflow_type,
-        status=state.status,
-        start_time_ms=state.start_time_ms,
-        close_time_ms=state.close_time_ms or None,
-        history_events=state.next_event_id - 1,
-        activity_type=worst.scheduled.activity_type if worst is not None else "",
-        attempt=worst.attempt if worst is not None else 0,
-        last_failure=_root(failure).message if failure is not None else "",
-        tags=getattr(state.close, "tags", ()),
-    )
-
-
-def _root(failure: Failure) -> Failure:
-    """What was at the bottom of it: "sanctions hit" says more than that an activity failed."""
-    while failure.cause is not None:
-        failure = failure.cause
-    return failure
-
-
 def _pending(found: ActivityState) -> PendingActivity:
     running = found.phase is ActivityPhase.DISPATCHED
     return PendingActivity(
@@ -185,12 +185,4 @@ def _pending(found: ActivityState) -> PendingActivity:
         next_retry_time_ms=found.retry_time_ms if found.phase is ActivityPhase.BACKOFF else None,
         worker=found.worker if running else "",
         last_failure=found.last_failure,
-    )
-
-
-def _matches(state: RunState, status: WorkflowStatus | None, workflow_type: str, id_prefix: str) -> bool:
-    return (
-        (status is None or state.status is status)
-        and (not workflow_type or state.workflow_type == workflow_type)
-        and state.workflow_id.startswith(id_prefix)
     )

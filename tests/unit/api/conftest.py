@@ -53,7 +53,7 @@ async def serving(folder: Path) -> AsyncIterator[httpx.ASGITransport]:
     try:
         await engine.wait_ready()
         aio = engine.aio()
-        backend = Backend(aio, ThreadedReader(engine.reader))
+        backend = Backend(aio, ThreadedReader(engine.reader), engine.overview)
         yield httpx.ASGITransport(create_app(backend))
         await backend.close()
         await aio.close()

@@ -35,7 +35,17 @@ from orchestrator.protocol.values import (
     IdReusePolicy,
     WorkflowStatus,
 )
-from orchestrator.protocol.views import History, RunDescription, RunPage, RunRow
+from orchestrator.protocol.views import (
+    FailureGroups,
+    History,
+    RunCounts,
+    RunDescription,
+    RunPage,
+    RunRow,
+    StuckPage,
+    StuckReason,
+    StuckRun,
+)
 from tests.unit.memory_log import MemoryLog
 
 
@@ -335,23 +345,24 @@ async def test_many_calls_at_a_time_each_get_their_own_answer(client: Client, lo
 class Pages:
     """A reader over 250 runs, and one run of 2,500 turns."""
 
-    async def list_runs(
-        self,
-        *,
-        status: WorkflowStatus | None = None,
-        workflow_type: str = "",
-        id_prefix: str = "",
-        limit: int = 100,
-        page: str = "",
-    ) -> RunPage:
+    def __init__(self) -> None:
+        self.queries: list[str] = []
+        self.bookmarks: list[str] = []
+
+    def after(self, bookmark: str) -> "Pages":
+        self.bookmarks.append(bookmark)
+        return self
+
+    async def list_runs(self, query: str = "", *, limit: int = 100, page: str = "") -> RunPage:
+        self.queries.append(query)
         first = int(page or 0)
         last = min(first + limit, 250)
         rows = tuple(
             RunRow(
-                workflow_id=f"{id_prefix}{n}",
+                workflow_id=f"o-{n}",
                 run_id="r",
-                workflow_type=workflow_type,
-                status=status or WorkflowStatus.RUNNING,
+                workflow_type="order",
+                status=WorkflowStatus.RUNNING,
                 start_time_ms=n,
             )
             for n in range(first, last)
@@ -359,7 +370,26 @@ class Pages:
         return RunPage(rows=rows, next_page=str(last) if last < 250 else "")
 
     async def describe(self, workflow_id: str, run_id: str = "") -> RunDescription:
-        return RunDescription(row=(await self.list_runs(id_prefix=workflow_id)).rows[0])
+        return RunDescription(row=(await self.list_runs(workflow_id)).rows[0])
+
+    async def count_runs(self, query: str = "") -> RunCounts:
+        self.queries.append(query)
+        return RunCounts(runs=250, counts=())
+
+    async def failures(self, *, limit: int = 100) -> FailureGroups:
+        return FailureGroups(groups=(), more=limit)
+
+    async def stuck(
+        self, *, attempts: int = 5, waiting_ms: int = 60_000, limit: int = 100, page: str = ""
+    ) -> StuckPage:
+        row = StuckRun(
+            workflow_id=f"{attempts}-{waiting_ms}-{page}",
+            run_id="r",
+            workflow_type="order",
+            reasons=(StuckReason.WAITING,),
+            since_time_ms=0,
+        )
+        return StuckPage(rows=(row,), next_page="" if page else "more")
 
     async def history(
         self, workflow_id: str, run_id: str = "", *, after_turn: int = 0, limit: int = 10_000
@@ -384,13 +414,52 @@ class Pages:
 
 
 async def test_lists_and_histories_are_read_page_by_page(log: MemoryLog) -> None:
-    client = Client(log, reader=Pages())
-    rows = [row async for row in client.list_workflows(workflow_type="order", id_prefix="o-")]
+    pages = Pages()
+    client = Client(log, reader=pages)
+    rows = [row async for row in client.list_workflows("Attempt > 1", workflow_type="order", id_prefix="o-")]
+    assert set(pages.queries) == {'(Attempt > 1) AND WorkflowType = "order" AND WorkflowId STARTS_WITH "o-"'}
     assert [row.workflow_id for row in rows] == [f"o-{n}" for n in range(250)]
     assert len([row async for row in client.list_workflows(limit=120)]) == 120
     history = await client.history("order-1")
     assert [turn.turn for turn in history.turns] == list(range(1, 2_501))
-    assert (await client.get_workflow_handle("o").describe()).row.workflow_id == "o0"
+    assert (await client.get_workflow_handle("o").describe()).row.workflow_id == "o-0"
+    assert (await client.count_workflows("Attempt > 2")).runs == 250
+    assert pages.queries[-1] == "Attempt > 2"
+    assert (await client.list_failures(limit=7)).more == 7
+    found = [row.workflow_id async for row in client.list_stuck(attempts=3, waiting=1.5)]
+    assert found == ["3-1500-", "3-1500-more"]
+
+
+async def test_reads_wait_for_what_this_client_was_told_is_done(log: MemoryLog) -> None:
+    pages = Pages()
+    client = Client(log, reader=pages)
+    await client.count_workflows()
+    assert pages.bookmarks == [], "nothing was done yet"
+
+    places = iter([(3, 12), (1, 5), (3, 9)])
+
+    def answer(command: Command) -> None:
+        partition, offset = next(places)
+        assert command.reply_to is not None
+        log.reply(
+            Reply(
+                client_id=command.reply_to.client_id,
+                request_id=command.request_id,
+                run_id="r",
+                partition=partition,
+                offset=offset,
+            )
+        )
+
+    log.on_send = answer
+    handle = await client.start_workflow("order", id="o")
+    assert handle.bookmark == "3-12"
+    await handle.signal("go")
+    assert handle.bookmark == "1-5"
+    await handle.cancel()
+    await handle.describe()
+    await client.history("o")
+    assert pages.bookmarks == ["1-5,3-12"] * 2
 
 
 async def test_without_a_reader_the_error_says_how_to_give_one(client: Client) -> None:

@@ -75,7 +75,7 @@ def compact(bench: Bench) -> None:
 
 def rows(bench: Bench) -> list[bytes]:
     """All keys of the store but the checkpoint's."""
-    return [key for key, _ in bench.partition.store._scan(b"", b"\xff") if key != b"c"]
+    return [key for key, _ in bench.partition.store.scan(b"", b"\xff") if key != b"c"]
 
 
 def run_closed(bench: Bench, workflow_id: str = "a", prefix: str = "") -> str:

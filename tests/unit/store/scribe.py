@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from orchestrator.codec import avro
 from orchestrator.engine import decider
-from orchestrator.engine.state import Changes, RunState
+from orchestrator.engine.state import ActivityPhase, Changes, RunState
 from orchestrator.protocol import events as e
 from orchestrator.protocol.records import (
     Activation,
@@ -20,6 +20,7 @@ from orchestrator.protocol.records import (
     Turn,
     history_key,
 )
+from orchestrator.protocol.values import Failure, FailureKind
 
 START_MS = 1_700_000_000_000
 
@@ -148,9 +149,13 @@ class Scribe:
             workflow_id = self._ids[self.runs % len(self._ids)]
             return self.made(run_id, workflow_id, [], (_STARTED, self._event(1)))
         turns = self.rng.choice(opened)
-        events = [self._event(turns[-1].turn + 1) for _ in range(self.rng.randint(1, 3))]
+        blocked = _state(turns).blocked is not None
+        events = [self._event(turns[-1].turn + 1) for _ in range(0 if blocked else self.rng.randint(1, 3))]
+        if blocked or self.rng.random() < 0.4:
+            events += self._trouble(turns)
         if self.rng.random() < 0.2:
-            events.append(e.WorkflowCompleted())
+            turned = any(isinstance(event, e.WorkflowBlocked | e.WorkflowUnblocked) for event in events)
+            events.append(e.WorkflowTerminated() if blocked is not turned else self._close())
         return self.made(turns[0].run_id, turns[0].workflow_id, turns, tuple(events))
 
     def _event(self, number: int) -> e.Event:
@@ -161,6 +166,43 @@ class Scribe:
             ),
             e.TimerStarted(timer_id=self.rng.getrandbits(30), fire_time_ms=START_MS + number),
         ])  # fmt: skip
+
+    def _trouble(self, turns: list[Turn]) -> list[e.Event]:
+        """An open activity is tried and fails, or goes to a worker; or the run is blocked, or no more so."""
+        state = _state(turns)
+        waiting = [one for one in state.activities.values() if one.phase is not ActivityPhase.DISPATCHED]
+        if not waiting or self.rng.random() < 0.3:
+            failure = self._failure()
+            return [
+                e.WorkflowUnblocked() if state.blocked else e.WorkflowBlocked(reason="bug", failure=failure)
+            ]
+        found = self.rng.choice(waiting)
+        dispatch = e.Dispatch(
+            activity_id=found.activity_id,
+            scheduled_event_id=found.scheduled_event_id,
+            attempt=found.attempt,
+            dispatch=found.dispatch + 1,
+            worker="w",
+            inbox=0,
+        )
+        failed = e.ActivityAttemptFailed(
+            activity_id=found.activity_id,
+            attempt=found.attempt,
+            failure=self._failure(),
+            retry_time_ms=START_MS + len(self.log),
+        )
+        sent = e.ActivitiesDispatched(dispatches=(dispatch,))
+        return [sent, failed] if self.rng.random() < 0.7 else [sent]
+
+    def _close(self) -> e.Event:
+        how = self.rng.random()
+        if how < 0.6:
+            return e.WorkflowCompleted()
+        return e.WorkflowFailed(failure=self._failure()) if how < 0.8 else e.WorkflowTerminated()
+
+    def _failure(self) -> Failure:
+        what = self.rng.choice(["sanctions hit", "gateway", "disk full"])
+        return Failure(kind=FailureKind.APPLICATION, message=f"{what} {self.rng.randint(1, 99)}")
 
     def made(self, run_id: str, workflow_id: str, turns: list[Turn], events: tuple[e.Event, ...]) -> Turn:
         """The turn of a run that follows ``turns``."""
@@ -210,17 +252,18 @@ class Scribe:
 
     def states(self) -> dict[str, RunState]:
         """The state of each run that counts."""
-        found = {}
-        for run_id, turns in self.alive.items():
-            state: RunState | None = None
-            for turn in turns:
-                state = decider.evolve(state, turn, Changes())
-            assert state is not None
-            found[run_id] = state
-        return found
+        return {run_id: _state(turns) for run_id, turns in self.alive.items()}
 
 
 _STARTED = e.WorkflowStarted(workflow_type="Order", run_timeout_ms=60_000)
+
+
+def _state(turns: Sequence[Turn]) -> RunState:
+    state: RunState | None = None
+    for turn in turns:
+        state = decider.evolve(state, turn, Changes())
+    assert state is not None
+    return state
 
 
 def _fields(turn: Turn) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -16,12 +17,16 @@ from fastavro import parse_schema, schemaless_writer
 from orchestrator.codec import avro
 from orchestrator.codec.schema import derive
 from orchestrator.engine import execution
+from orchestrator.engine.state import ActivityPhase, RunState
 from orchestrator.protocol import events as e
 from orchestrator.protocol.records import HistoryRecord, Marks, Turn, history_key
+from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.store import fold as fold_module
-from orchestrator.store import keys
+from orchestrator.store import indexes, keys
 from orchestrator.store.fold import HistoryFold, next_marks, understood
+from orchestrator.store.listing import Listing
 from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.summaries import summarize
 
 from .scribe import Scribe, Written
 
@@ -39,16 +44,23 @@ def store(tmp_path: Path) -> Iterator[PartitionStore]:
     store.close()
 
 
+@pytest.fixture
+def indexed(tmp_path: Path) -> Iterator[PartitionStore]:
+    store = PartitionStore(tmp_path / "indexed", log_id="log", indexed=True)
+    yield store
+    store.close()
+
+
 def rows(store: PartitionStore) -> dict[bytes, bytes]:
     """All rows but the checkpoint, the states, which may lag behind, and what is to be cleaned."""
-    found = store._scan(b"", b"\xff")
+    found = store.scan(b"", b"\xff")
     return {key: value for key, value in found if key[:1] not in (b"r", keys.CHECKPOINT, keys.LITTER)}
 
 
 def expect_only(store: PartitionStore, scribe: Scribe) -> None:
     """The store holds what counts, and nothing else."""
     states = scribe.states()
-    found = {key[1:].decode() for key, _ in store._scan(b"r", b"s")}
+    found = {key[1:].decode() for key, _ in store.scan(b"r", b"s")}
     assert found == set(states)
     expected: set[bytes] = {keys.latest(workflow_id) for workflow_id in scribe.latest}
     for run_id, state in states.items():
@@ -59,9 +71,10 @@ def expect_only(store: PartitionStore, scribe: Scribe) -> None:
         expected |= {
             keys.request(state.workflow_id, cause.request_id) for turn in turns for cause in turn.causes
         }
-        expected.add(keys.start(turns[0].time_ms, run_id))
         expected.add(keys.open_run(run_id) if state.is_open else keys.close(state.close_time_ms, run_id))
         expected |= {keys.deadline(run_id, due) for due in execution.deadlines_of(state)}
+    if store.indexed:
+        expected |= expect_indexes(store, states)
     assert rows(store).keys() == expected
     for workflow_id, run_id in scribe.latest.items():
         assert store.latest_run_id(workflow_id) == run_id
@@ -70,20 +83,60 @@ def expect_only(store: PartitionStore, scribe: Scribe) -> None:
     assert all(offset >= store.checkpoint.marks.commands for offset in store.checkpoint.covered)
 
 
+def expect_indexes(store: PartitionStore, states: dict[str, RunState]) -> set[bytes]:
+    """The counters and summaries are right; returns the keys of all rows that there are to be."""
+    listing = Listing(store)
+    expected: set[bytes] = set()
+    counts: Counter[tuple[WorkflowStatus, str]] = Counter()
+    groups: Counter[str] = Counter()
+    for run_id, state in states.items():
+        place = keys.place(state.start_time_ms, run_id)
+        summary, failure = summarize(state)
+        assert listing.summary(place) == summary
+        expected |= {
+            keys.STARTS + place,
+            keys.by_status(state.status) + place,
+            keys.by_type(state.workflow_type, state.status) + place,
+            keys.by_id(state.workflow_id) + place,
+            keys.count(state.status, state.workflow_type),
+        }
+        counts[state.status, state.workflow_type] += 1
+        if failure is not None:
+            groups[failure.fingerprint] += 1
+            expected |= {
+                keys.by_group(failure.fingerprint) + place,
+                keys.failure_group(failure.fingerprint),
+            }
+        for one in state.activities.values():
+            if one.phase is ActivityPhase.WAITING or one.attempt > 1:
+                expected.add(keys.pending(run_id, one.activity_id))
+    assert listing.counts() == counts
+    assert {name: group.runs for name, group in listing.groups().items()} == groups
+    for key, pending in listing.pending():
+        one = states[pending.run_id].activities[pending.activity_id]
+        assert key == keys.pending(pending.run_id, pending.activity_id)
+        assert (pending.phase, pending.attempt) == (one.phase, one.attempt)
+        assert pending.last_failure == (one.last_failure.message if one.last_failure else "")
+    return expected
+
+
 def _content(turn: Turn) -> tuple[Any, ...]:
     return turn.turn, turn.first_event_id, turn.events, turn.causes, turn.time_ms
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_counts_and_nothing_else_becomes_rows(store: PartitionStore, seed: int) -> None:
+def test_what_counts_and_nothing_else_becomes_rows(
+    store: PartitionStore, indexed: PartitionStore, seed: int
+) -> None:
     scribe, rng = Scribe(seed).write(STEPS), Random(seed)
-    fold = HistoryFold(store)
-    for record in scribe.log:
-        assert fold.take(record) == ""
-        if rng.random() < 0.1:
-            fold.flush()
-    fold.flush()
-    expect_only(store, scribe)
+    for filled in (store, indexed):
+        fold = HistoryFold(filled)
+        for record in scribe.log:
+            assert fold.take(record) == ""
+            if rng.random() < 0.1:
+                fold.flush()
+        fold.flush()
+        expect_only(filled, scribe)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -92,10 +145,11 @@ def test_a_crash_at_any_record_changes_nothing(
 ) -> None:
     """What was not flushed is gone; everything is brought again, more of it than necessary."""
     monkeypatch.setattr(fold_module, "MAX_RUNS_KEPT", 2)
+    monkeypatch.setattr(indexes, "MAX_KNOWN", 2)
     scribe, rng = Scribe(seed).write(STEPS), Random(seed)
     ends = [rng.randrange(len(scribe.log)) for _ in range(CRASHES)]
     for end in [*ends, len(scribe.log)]:
-        store = PartitionStore(tmp_path / "store", log_id="log")
+        store = PartitionStore(tmp_path / "store", log_id="log", indexed=True)
         fold = HistoryFold(store)
         for record in scribe.log[:end]:
             fold.take(record)
@@ -109,13 +163,15 @@ def test_a_crash_at_any_record_changes_nothing(
 
 def test_the_histories_hold_everything_that_there_is_to_fold() -> None:
     """Otherwise the tests above say little."""
-    removed = repeated = parts = 0
+    removed = repeated = parts = failing = 0
     for seed in SEEDS:
         scribe = Scribe(seed).write(STEPS)
         removed += scribe.runs - len(scribe.alive)
+        failing += sum(summarize(state)[1] is not None for state in scribe.states().values())
         repeated += scribe.runs - len({turns[0].workflow_id for turns in scribe.alive.values()})
         parts += sum(b"/" in key[key.index(b"/") + 1 :] for _, key, _ in scribe.log if key.count(b"/") == 3)
     assert removed > 30
+    assert failing > 30
     assert repeated > 30
     assert parts > 300
 

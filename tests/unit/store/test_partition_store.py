@@ -18,7 +18,7 @@ from orchestrator.protocol import events as e
 from orchestrator.protocol.records import Activation, Cause, Marks, Turn
 from orchestrator.store import keys, partition_store
 from orchestrator.store.partition_store import Checkpoint, DueDeadline, PartitionStore, StoreDamaged
-from orchestrator.store.rows import Request, encode_state, rows_of
+from orchestrator.store.rows import Request, Row, encode_state, rows_of
 
 NOW_MS = 1_700_000_000_000
 
@@ -99,9 +99,7 @@ def test_an_empty_store_begins_at_offset_zero(store: PartitionStore) -> None:
     assert store.state(run_id(1)) is None
     assert store.turn(run_id(1), 1) is None
     assert store.request("wf-1", "r") is None
-    assert (
-        list(store.open_runs()) == list(store.run_ids_by_start()) == list(store.deadlines(b"", 2**60)) == []
-    )
+    assert list(store.open_runs()) == list(store.deadlines(b"", 2**60)) == []
 
 
 def test_what_a_first_turn_leaves(store: PartitionStore, runs: Runs) -> None:
@@ -143,13 +141,35 @@ def test_turns_of_one_run_in_order_from_anywhere(store: PartitionStore, runs: Ru
     assert list(store.turns(run_id(1), after=301)) == []
 
 
-def test_runs_by_start_newest_first_with_resume_keys(store: PartitionStore, runs: Runs) -> None:
-    for number, at_ms in [(1, 50), (2, 70), (3, 60), (4, 60)]:
-        runs.turn(number, STARTED, at_ms=at_ms)
-    listed = list(store.run_ids_by_start())
-    assert [found for _, found in listed] == [run_id(n) for n in (2, 3, 4, 1)]
-    for place, (key, _) in enumerate(listed):
-        assert list(store.run_ids_by_start(key)) == listed[place + 1 :]
+def test_a_store_with_other_indexes_is_made_again(store: PartitionStore, runs: Runs) -> None:
+    runs.turn(1, STARTED)
+    indexed = reopened(store, indexed=True)
+    assert indexed.checkpoint == Checkpoint(log_id="log", indexed=True)
+    assert not list(indexed.open_runs())
+    assert is_empty(reopened(indexed))
+
+
+def test_several_scans_are_of_one_moment(store: PartitionStore) -> None:
+    """Else what moves from one range to another could be in none of them."""
+    store.apply([Row(b"za", b"1"), Row(b"zc", b"3"), Row(b"zd", b"4")], store.checkpoint)
+    scans = store.scans([(b"za", b"zb"), (b"zb", b"zd")])
+    store.apply([Row(b"za", None), Row(b"zb", b"2")], store.checkpoint)
+    assert [list(scan) for scan in scans] == [[(b"za", b"1")], [(b"zc", b"3")]]
+
+
+def test_no_write_comes_between_the_scans_of_a_moment(
+    store: PartitionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = store._cursor
+    writing: list[bool] = []
+
+    def open_one(end: bytes) -> Any:
+        writing.append(store._writing.locked())
+        return begin(end)
+
+    monkeypatch.setattr(store, "_cursor", open_one)
+    store.scans([(b"a", b"b"), (b"b", b"c")])
+    assert writing == [True, True]
 
 
 def test_deadlines_in_order_of_time_with_resume_keys(store: PartitionStore, runs: Runs) -> None:

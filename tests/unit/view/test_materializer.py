@@ -198,7 +198,7 @@ def test_a_store_that_is_of_no_use_is_made_again(follow: Follow, why: str) -> No
 
 
 def open_store(follow: Follow, number: int) -> PartitionStore:
-    return PartitionStore(follow.folder / "history" / f"{number:05d}", log_id="log")
+    return PartitionStore(follow.folder / "history" / f"{number:05d}", log_id="log", indexed=True)
 
 
 def test_a_store_that_is_kept_notes_that_it_is(follow: Follow) -> None:

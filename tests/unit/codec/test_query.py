@@ -9,8 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orchestrator.errors import UsageError
-from orchestrator.protocol.query import (
+from orchestrator.codec.query import (
     EVERYTHING,
     FIELDS,
     MAX_DEPTH,
@@ -26,6 +25,7 @@ from orchestrator.protocol.query import (
     parse,
     quoted,
 )
+from orchestrator.errors import UsageError
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import RunRow
 

@@ -1,0 +1,97 @@
+"""What a store's indexes say. Any thread may ask; each answer is of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from orchestrator.engine.state import MAX_TIME_MS
+from orchestrator.protocol.values import WorkflowStatus
+from orchestrator.store import keys
+from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.summaries import Pending, Summary
+
+
+class FailureRow(msgspec.Struct, array_like=True, gc=False):
+    """The runs of a partition that are in a failure group now, and what they have in common."""
+
+    runs: int
+    first_time_ms: int
+    last_time_ms: int
+    workflow_type: str
+    activity_type: str
+    failure_type: str
+    message: str
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Starts in a list: from ``newest_ms`` down to ``oldest_ms``, both included, behind the run ``after``."""
+
+    newest_ms: int = MAX_TIME_MS
+    oldest_ms: int = 0
+    after: bytes = b""
+
+    def of(self, prefix: bytes) -> tuple[bytes, bytes]:
+        """The first key and the end of these under a prefix."""
+        newest = prefix + keys.place(self.newest_ms, "")
+        end = prefix + keys.place(self.oldest_ms, "") + b"\xff"
+        return max(newest, prefix + self.after + b"\0") if self.after else newest, end
+
+
+_decode_summary = msgspec.msgpack.Decoder(Summary).decode
+_decode_group = msgspec.msgpack.Decoder(FailureRow).decode
+_decode_pending = msgspec.msgpack.Decoder(Pending).decode
+
+
+class Listing:
+    """The indexes of one store, which was opened with them."""
+
+    def __init__(self, store: PartitionStore) -> None:
+        assert store.indexed, "a store that was opened without indexes has none to be read"
+        self._store = store
+
+    def counts(self) -> dict[tuple[WorkflowStatus, str], int]:
+        """How many runs there are, by status and type."""
+        rows = self._store.scan(keys.COUNTS, keys.COUNTS + b"\xff")
+        return {keys.parse_count(key): keys.unpack_offset(value) for key, value in rows}
+
+    def groups(self) -> dict[str, FailureRow]:
+        """The failure groups, by fingerprint."""
+        rows = self._store.scan(keys.GROUPS, keys.GROUPS + b"\xff")
+        return {key[1:].decode(): _decode_group(value) for key, value in rows}
+
+    def summary(self, place: bytes) -> Summary | None:
+        """The run at a place in the order of starts; None if it is gone."""
+        value = self._store.read(keys.STARTS + place)
+        return _decode_summary(value) if value is not None else None
+
+    def runs(self, prefixes: Iterable[bytes], span: Span) -> list[Iterator[tuple[bytes, Summary | None]]]:
+        """For each index range (see ``keys``), places in the order of starts, newest first.
+
+        With each comes the run, where the range holds it; else :meth:`summary` has it.
+        """
+        scans = self._store.scans([span.of(prefix) for prefix in prefixes])
+        return [self._places(scan) for scan in scans]
+
+    def _places(self, scan: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Summary | None]]:
+        for key, value in scan:
+            yield keys.place_in(key), _decode_summary(value) if value else None
+
+    def places_of_ids(self, prefix: str) -> Iterator[bytes]:
+        """The places of runs whose workflow id begins so, in no order that is of use."""
+        first = keys.ids_from(prefix)
+        for key, _ in self._store.scan(first, first + b"\xff"):
+            yield keys.place_in(key)
+
+    def pending(self, after: bytes = b"") -> Iterator[tuple[bytes, Pending]]:
+        """(resume key, activity) of those that have no worker or failed before, oldest run first."""
+        first = after + b"\0" if after else keys.PENDING
+        for key, value in self._store.scan(first, keys.PENDING + b"\xff"):
+            yield key, _decode_pending(value)
+
+    def pending_of(self, run_id: str) -> Iterator[int]:
+        """Which activities of a run :meth:`pending` has."""
+        first = keys.pending(run_id)
+        for key, _ in self._store.scan(first, first + b"\xff" * 5):
+            yield keys.activity_of_pending(key)
