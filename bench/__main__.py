@@ -14,6 +14,9 @@ import sys
 from bench import kafka
 from bench.cases import CASES, run
 
+MANY = 8
+"""Figures are written one below the other if there are as many."""
+
 
 def main() -> int:
     """Run the named cases, or all."""
@@ -39,8 +42,9 @@ def main() -> int:
             print(ended.stderr, file=sys.stderr)
             return 1
         figures = json.loads(ended.stdout.splitlines()[-1])
-        words = "   ".join(f"{key} {value:,.1f}" for key, value in figures.items())
-        print(f"{CASES[name][0]:<45} {words}", flush=True)
+        words = [f"{key} {value:,.1f}" for key, value in figures.items()]
+        between = "   " if len(words) < MANY else "\n    "
+        print(f"{CASES[name][0]:<45} {between.join(words)}", flush=True)
     return 0
 
 

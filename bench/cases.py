@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import orchestrator
+from bench import view
 from bench.workflows import FanOut, FiveActivities, OneActivity, echo
 from orchestrator import Client
 from orchestrator.cli.process import settle_collector
@@ -96,24 +98,44 @@ def _rss_mb() -> float:
     return pages * 4096 / 1e6
 
 
-Case = Callable[[Client], Awaitable[Figures]]
+Case = Callable[[], Awaitable[Figures]]
+
+
+def on_engine(case: Callable[[Client], Awaitable[Figures]]) -> Case:
+    """Run a case on a fresh engine, with the collector set as ``orchestrator dev`` sets it."""
+
+    async def run_case() -> Figures:
+        async with orchestrator.embedded(
+            workflows=[OneActivity, FiveActivities, FanOut],
+            activities=[echo],
+            max_concurrent_activities=1_000,
+        ) as client:
+            settle_collector()
+            return await case(client)
+
+    return run_case
+
+
+async def lists() -> Figures:
+    """See :mod:`bench.view`; smaller with ``BENCH_RUNS``."""
+    return view.measure(int(os.environ.get("BENCH_RUNS", view.RUNS)))
+
 
 CASES: dict[str, tuple[str, Case]] = {
-    "one": ("1 in flight", lambda client: sequential(client, OneActivity, 1_000)),
-    "64": ("64 in flight", lambda client: concurrent(client, OneActivity, 10_000, 64)),
-    "500": ("500 in flight", lambda client: concurrent(client, OneActivity, 20_000, 500)),
-    "five": ("five activities in sequence, 64 in flight", lambda c: concurrent(c, FiveActivities, 3_000, 64)),
-    "fan-1000": ("fan-out of 1,000", lambda client: fan_out(client, 1_000)),
-    "fan-10000": ("fan-out of 10,000", lambda client: fan_out(client, 10_000)),
-    "memory": ("memory after 20,000 and 100,000", lambda client: memory(client, 20_000, 100_000)),
+    "one": ("1 in flight", on_engine(lambda client: sequential(client, OneActivity, 1_000))),
+    "64": ("64 in flight", on_engine(lambda client: concurrent(client, OneActivity, 10_000, 64))),
+    "500": ("500 in flight", on_engine(lambda client: concurrent(client, OneActivity, 20_000, 500))),
+    "five": (
+        "five activities in sequence, 64 in flight",
+        on_engine(lambda client: concurrent(client, FiveActivities, 3_000, 64)),
+    ),
+    "fan-1000": ("fan-out of 1,000", on_engine(lambda client: fan_out(client, 1_000))),
+    "fan-10000": ("fan-out of 10,000", on_engine(lambda client: fan_out(client, 10_000))),
+    "memory": ("memory after 20,000 and 100,000", on_engine(lambda client: memory(client, 20_000, 100_000))),
+    "view": ("first pages over 1,000,000 runs", lists),
 }
 
 
 async def run(name: str) -> Figures:
-    """Run one case on a fresh engine, with the collector set as ``orchestrator dev`` sets it."""
-    _, case = CASES[name]
-    async with orchestrator.embedded(
-        workflows=[OneActivity, FiveActivities, FanOut], activities=[echo], max_concurrent_activities=1_000
-    ) as client:
-        settle_collector()
-        return await case(client)
+    """Run one case."""
+    return await CASES[name][1]()

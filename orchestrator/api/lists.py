@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from orchestrator.api.backend import Backend
+from orchestrator.api.plain import plain
 from orchestrator.api.responses import Bookmark, answer, gives
 from orchestrator.codec.query import conjunction
 from orchestrator.protocol.values import WorkflowStatus
@@ -48,19 +49,19 @@ def list_routes(backend: Backend) -> APIRouter:
     ) -> Response:
         """Runs that match. With `next_page` "" there are no others; a page may be short and not the last."""
         query = conjunction(q, status=status, workflow_type=type, id_prefix=id_prefix)
-        return answer(await backend.reads(bookmark).list_runs(query, limit=limit, page=page))
+        return answer(plain(await backend.reads(bookmark).list_runs(query, limit=limit, page=page)))
 
     @router.get("/workflow-counts", responses=gives(RunCounts, "By status and type."))
     async def count_workflows(q: Q = "", bookmark: Bookmark = "") -> Response:
         """How many runs match. Counters answer at once if the query asks for status and type alone; else
         20,000 runs are looked at, and `complete` says whether those were all.
         """
-        return answer(await backend.reads(bookmark).count_runs(q))
+        return answer(plain(await backend.reads(bookmark).count_runs(q)))
 
     @router.get("/failures", responses=gives(FailureGroups, "Those of most runs first."))
     async def failures(limit: Limit = 100, bookmark: Bookmark = "") -> Response:
         """Runs that failed, or fail now, grouped by what their failures have in common."""
-        return answer(await backend.reads(bookmark).failures(limit=limit))
+        return answer(plain(await backend.reads(bookmark).failures(limit=limit)))
 
     @router.get(
         "/stuck", responses=gives(StuckPage, "Blocked runs first, then activities, oldest run first.")
@@ -77,6 +78,8 @@ def list_routes(backend: Backend) -> APIRouter:
         """Blocked runs, and activities that are tried again and again, wait long, or have no workers."""
         waiting_ms = to_ms(waiting_s, "waiting_s")
         reads = backend.reads(bookmark)
-        return answer(await reads.stuck(attempts=attempts, waiting_ms=waiting_ms, limit=limit, page=page))
+        return answer(
+            plain(await reads.stuck(attempts=attempts, waiting_ms=waiting_ms, limit=limit, page=page))
+        )
 
     return router

@@ -44,7 +44,7 @@ def overview_routes(overview: Overview) -> APIRouter:
     @router.get("/queues", responses=gives(Queues, "By name."))
     async def queues() -> Response:
         """The task queues: how much waits, since when, and who serves them."""
-        return answer(overview.queues())
+        return answer(plain(overview.queues()))
 
     @router.get("/dead-letters", responses=gives(DeadLetterPage, "Newest first."))
     async def dead_letters(

@@ -112,7 +112,7 @@ class Indexes:
         if run_id in self._known:
             self._known.move_to_end(run_id)
             return True
-        summary = self._listing.summary(keys.place(start_time_ms, run_id))
+        summary = self._listing.run_at(keys.place(start_time_ms, run_id))
         if summary is None:
             return False
         self._known[run_id] = _Known(summary, set(self._listing.pending_of(run_id)))
@@ -186,10 +186,7 @@ def _place(summary: Summary) -> tuple[WorkflowStatus, str]:
 def _index_keys(summary: Summary, *, whole: bool) -> list[bytes]:
     """The keys of a run in the indexes; in those too that never change, if ``whole``."""
     place = keys.place(summary.start_time_ms, summary.run_id)
-    found = [
-        keys.by_status(summary.status) + place,
-        keys.by_type(summary.workflow_type, summary.status) + place,
-    ]
+    found = [keys.by_status(summary.status, summary.workflow_type) + place]
     if whole:
         found.append(keys.by_id(summary.workflow_id) + place)
     if summary.failure_group:

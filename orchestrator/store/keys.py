@@ -25,8 +25,7 @@ runs sort by it as lists show them, newest start first.
 byte  key                                             value
 ====  ==============================================  ===========================================
 s     place                                           the run's summary
-b     status (1 byte), place                          nothing: runs by status
-a     workflow type, NUL, status (1 byte), place      nothing: runs by type and status
+b     status (1 byte), workflow type, NUL, place      nothing: runs by status and type
 w     workflow id, NUL, place                         nothing: runs by id
 h     fingerprint, NUL, place                         nothing: runs by failure group
 j     fingerprint                                     the failure group
@@ -67,7 +66,7 @@ _MAX_U64 = 2**64 - 1
 """What a start time is subtracted from, so that later ones sort first."""
 
 PLACE_BYTES = 8 + RUN_ID_BYTES
-"""Of a place: see :func:`place`."""
+"""Of a place (see :func:`place`), which ends the key of every index row."""
 
 _STATUSES = tuple(WorkflowStatus)
 _STATUS_BYTES = {status: bytes([number]) for number, status in enumerate(_STATUSES)}
@@ -208,24 +207,14 @@ def place(start_time_ms: int, run_id: str) -> bytes:
     return _U64.pack(_MAX_U64 - start_time_ms) + run_id.encode()
 
 
-def place_in(key: bytes) -> bytes:
-    """The place at the end of an index row's key."""
-    return key[-PLACE_BYTES:]
-
-
 def start(start_time_ms: int, run_id: str) -> bytes:
     """Row of a run's summary."""
     return STARTS + place(start_time_ms, run_id)
 
 
-def by_status(status: WorkflowStatus) -> bytes:
-    """Prefix of the runs with a status."""
-    return b"b" + _STATUS_BYTES[status]
-
-
-def by_type(workflow_type: str, status: WorkflowStatus) -> bytes:
-    """Prefix of the runs with a type and a status."""
-    return b"a" + workflow_type.encode() + b"\0" + _STATUS_BYTES[status]
+def by_status(status: WorkflowStatus, workflow_type: str) -> bytes:
+    """Prefix of the runs with a status and a type."""
+    return b"b" + _STATUS_BYTES[status] + workflow_type.encode() + b"\0"
 
 
 def by_id(workflow_id: str) -> bytes:

@@ -44,6 +44,10 @@ _decode_group = msgspec.msgpack.Decoder(FailureRow).decode
 _decode_pending = msgspec.msgpack.Decoder(Pending).decode
 
 
+Place = tuple[bytes, "Listing", bytes]
+"""Where a run stands, in which listing, and what :meth:`Listing.run_at` wants to know besides."""
+
+
 class Listing:
     """The indexes of one store, which was opened with them."""
 
@@ -61,28 +65,25 @@ class Listing:
         rows = self._store.scan(keys.GROUPS, keys.GROUPS + b"\xff")
         return {key[1:].decode(): _decode_group(value) for key, value in rows}
 
-    def summary(self, place: bytes) -> Summary | None:
-        """The run at a place in the order of starts; None if it is gone."""
-        value = self._store.read(keys.STARTS + place)
-        return _decode_summary(value) if value is not None else None
-
-    def runs(self, prefixes: Iterable[bytes], span: Span) -> list[Iterator[tuple[bytes, Summary | None]]]:
-        """For each index range (see ``keys``), places in the order of starts, newest first.
-
-        With each comes the run, where the range holds it; else :meth:`summary` has it.
-        """
+    def runs(self, prefixes: Iterable[bytes], span: Span) -> list[Iterator[Place]]:
+        """The runs in index ranges (see ``keys``), each range in the order of starts, newest first."""
         scans = self._store.scans([span.of(prefix) for prefix in prefixes])
         return [self._places(scan) for scan in scans]
 
-    def _places(self, scan: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Summary | None]]:
+    def _places(self, scan: Iterator[tuple[bytes, bytes]]) -> Iterator[Place]:
         for key, value in scan:
-            yield keys.place_in(key), _decode_summary(value) if value else None
+            yield key[-keys.PLACE_BYTES :], self, value
+
+    def run_at(self, place: bytes, value: bytes = b"") -> Summary | None:
+        """The run of a :data:`Place`: in its value, or else in the store; None if it is gone."""
+        found = value or self._store.read(keys.STARTS + place)
+        return _decode_summary(found) if found else None
 
     def places_of_ids(self, prefix: str) -> Iterator[bytes]:
         """The places of runs whose workflow id begins so, in no order that is of use."""
         first = keys.ids_from(prefix)
         for key, _ in self._store.scan(first, first + b"\xff"):
-            yield keys.place_in(key)
+            yield key[-keys.PLACE_BYTES :]
 
     def pending(self, after: bytes = b"") -> Iterator[tuple[bytes, Pending]]:
         """(resume key, activity) of those that have no worker or failed before, oldest run first."""

@@ -78,12 +78,11 @@ class Glance(NamedTuple):
 def glance_of(state: RunState, changes: Changes) -> Glance:
     """A run as it stands after a turn that made ``changes``."""
     summary, failure = summarize(state)
-    touched: dict[int, Pending | None] = {}
-    for activity_id in (*changes.waiting, *changes.gone):
-        touched[activity_id] = _pending(state, activity_id)
-    for _, activity_id in (*changes.taken, *changes.freed):
-        touched[activity_id] = _pending(state, activity_id)
-    return Glance(summary, state.turn == 1, failure, touched)
+    ids = [activity_id for _, activity_id in changes.taken]
+    ids += [activity_id for _, activity_id in changes.freed]
+    ids += changes.waiting
+    ids += changes.gone
+    return Glance(summary, state.turn == 1, failure, {one: _pending(state, one) for one in ids})
 
 
 def summarize(state: RunState) -> tuple[Summary, Alike | None]:
@@ -112,8 +111,8 @@ def summarize(state: RunState) -> tuple[Summary, Alike | None]:
 
 def _worst(state: RunState) -> ActivityState | None:
     """The open activity that was tried most often."""
-    if not state.activities:
-        return None
+    if len(state.activities) <= 1:  # as most runs
+        return next(iter(state.activities.values()), None)
     examined = islice(state.activities.values(), MAX_ACTIVITIES_EXAMINED)
     return max(examined, key=lambda found: found.attempt)
 

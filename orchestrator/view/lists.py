@@ -21,7 +21,7 @@ from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import FailureGroup, FailureGroups, RunCount, RunCounts, RunPage, RunRow
 from orchestrator.store import keys
-from orchestrator.store.listing import FailureRow, Listing, Span
+from orchestrator.store.listing import FailureRow, Listing, Place, Span
 from orchestrator.store.summaries import Summary
 from orchestrator.view.pages import read_token, token
 from orchestrator.view.planner import Plan, is_counted, plan
@@ -126,18 +126,10 @@ def read_place(page: str) -> bytes:
 
 def in_order(
     listings: Listings, prefixes: Callable[[Listing], Iterable[bytes]], span: Span
-) -> Iterator[tuple[bytes, Listing, Summary | None]]:
-    """The runs in ranges of all partitions, newest start first; each once. None: it is gone."""
-
-    def of(
-        listing: Listing, found: Iterator[tuple[bytes, Summary | None]]
-    ) -> Iterator[tuple[bytes, Listing, Summary | None]]:
-        for place, summary in found:
-            yield place, listing, summary
-
-    ranges = [of(listing, found) for listing in listings for found in listing.runs(prefixes(listing), span)]
-    for place, listing, summary in merge(*ranges, key=itemgetter(0)):
-        yield place, listing, summary if summary is not None else listing.summary(place)
+) -> Iterator[Place]:
+    """The runs in ranges of all partitions, newest start first."""
+    ranges = [found for listing in listings for found in listing.runs(prefixes(listing), span)]
+    return merge(*ranges, key=itemgetter(0))
 
 
 def _found(listings: Listings, query: All, after: bytes) -> Iterator[tuple[bytes, Summary | None]]:
@@ -147,26 +139,23 @@ def _found(listings: Listings, query: All, after: bytes) -> Iterator[tuple[bytes
         listings = [listings[partition_of(wanted.workflow_id, len(listings))]]
     found = _sorted_ids(listings, wanted) if wanted.id_prefix and wanted.workflow_id is None else None
     if found is None:
-        found = in_order(listings, lambda listing: wanted.prefixes(listing.counts()), wanted.span)
-    for place, _, summary in found:
-        yield place, summary if summary is not None and query.matches(summary) else None
+        found = in_order(listings, lambda listing: wanted.prefixes(listing.counts), wanted.span)
+    matches = query.matches
+    for place, listing, value in found:
+        summary = listing.run_at(place, value)
+        yield place, summary if summary is not None and matches(summary) else None
 
 
-def _sorted_ids(listings: Listings, wanted: Plan) -> Iterator[tuple[bytes, Listing, Summary | None]] | None:
+def _sorted_ids(listings: Listings, wanted: Plan) -> Iterator[Place] | None:
     """The runs whose ids begin as wanted, if they are few enough to be sorted; else None."""
     first, end = wanted.span.of(b"")
-    places: list[tuple[bytes, int]] = []
-    for number, listing in enumerate(listings):
+    places: list[Place] = []
+    for listing in listings:
         most = MAX_IDS_SORTED + 1 - len(places)
-        places += [(place, number) for place in islice(listing.places_of_ids(wanted.id_prefix), most)]
+        places += [(place, listing, b"") for place in islice(listing.places_of_ids(wanted.id_prefix), most)]
         if len(places) > MAX_IDS_SORTED:
             return None
-    places.sort()
-    return (
-        (place, listings[number], listings[number].summary(place))
-        for place, number in places
-        if first <= place < end
-    )
+    return iter(sorted((found for found in places if first <= found[0] < end), key=itemgetter(0)))
 
 
 def _together(one: FailureRow, other: FailureRow) -> FailureRow:
@@ -181,4 +170,4 @@ def _together(one: FailureRow, other: FailureRow) -> FailureRow:
 def _newest(listing: Listing, prefix: bytes) -> Summary | None:
     """The newest start in a range that is still there."""
     (found,) = listing.runs([prefix], Span())
-    return next((summary for place, _ in found if (summary := listing.summary(place)) is not None), None)
+    return next((run for place, _, _ in found if (run := listing.run_at(place)) is not None), None)

@@ -43,7 +43,8 @@ def stuck(listings: Sequence[Listing], patience: Patience, limit: int, page: str
     return StuckPage(rows=tuple(rows))
 
 
-_BLOCKED = keys.by_status(WorkflowStatus.BLOCKED)
+_BLOCKED = b"b"
+"""Begins the resume key of a blocked run; a place follows."""
 
 
 def _candidates(
@@ -58,9 +59,15 @@ def _candidates(
 
 
 def _blocked(listings: Sequence[Listing], after: bytes) -> Iterator[tuple[bytes, StuckRun | None]]:
-    for place, _, summary in in_order(listings, lambda listing: [_BLOCKED], Span(after=after)):
-        there = summary is not None and summary.status is WorkflowStatus.BLOCKED
-        yield _BLOCKED + place, _blocked_run(summary) if there and summary is not None else None
+    for place, listing, value in in_order(listings, _blocked_ranges, Span(after=after)):
+        run = listing.run_at(place, value)
+        there = run is not None and run.status is WorkflowStatus.BLOCKED
+        yield _BLOCKED + place, _blocked_run(run) if there and run is not None else None
+
+
+def _blocked_ranges(listing: Listing) -> list[bytes]:
+    blocked = WorkflowStatus.BLOCKED
+    return [keys.by_status(status, kind) for status, kind in listing.counts() if status is blocked]
 
 
 def _activities(

@@ -92,11 +92,10 @@ def expect_indexes(store: PartitionStore, states: dict[str, RunState]) -> set[by
     for run_id, state in states.items():
         place = keys.place(state.start_time_ms, run_id)
         summary, failure = summarize(state)
-        assert listing.summary(place) == summary
+        assert listing.run_at(place) == summary
         expected |= {
             keys.STARTS + place,
-            keys.by_status(state.status) + place,
-            keys.by_type(state.workflow_type, state.status) + place,
+            keys.by_status(state.status, state.workflow_type) + place,
             keys.by_id(state.workflow_id) + place,
             keys.count(state.status, state.workflow_type),
         }
