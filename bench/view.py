@@ -24,7 +24,7 @@ from orchestrator.view.store_reader import StoreReader
 
 RUNS = 1_000_000
 PARTITIONS = 16
-PAGES = 200
+PAGES = 100
 """Asked for per filter."""
 
 FLUSH_TURNS = 5_000
@@ -32,6 +32,8 @@ FLUSH_TURNS = 5_000
 
 START_MS = 1_767_225_600_000
 EVERY_MS = 100
+"""When the first run starts, and the others after it: ten per second for a day."""
+
 TYPES = [f"Type{n}" for n in range(20)]
 MESSAGES = ["gateway timed out", "sanctions hit", "no such account", "card declined", "stock is empty"]
 

@@ -58,6 +58,27 @@ _COMMANDS = {
 
         Example: orchestrator view --log kafka://127.0.0.1:9092""",
     ),
+    "failures": (
+        "orchestrator.cli.troubles:failures",
+        """Group the runs that failed, or fail now, by what their failures have in common.
+
+        Numbers and ids in messages do not tell failures apart. A run is in the group of what closed or blocks
+        it, or else of what its worst activity failed with last.
+
+        Example: orchestrator failures --limit 5""",
+    ),
+    "stuck": (
+        "orchestrator.cli.troubles:stuck",
+        """Show what does not get on: blocked runs, and activities that fail again and again or wait.
+
+        Example: orchestrator stuck --attempts 3 --waiting 30""",
+    ),
+    "cluster": (
+        "orchestrator.cli.cluster:cluster",
+        """Show coordinators with their partitions, workers with their queues, versions and lag.
+
+        Example: orchestrator cluster""",
+    ),
     "demo": (
         "orchestrator.demo.command:demo",
         """Watch business processes survive a kill -9.
@@ -96,9 +117,16 @@ _WORKFLOW_COMMANDS = {
     "show": """Show the history of one run; '-o json' is the export format, which replays read.
 
         Example: orchestrator workflow show order-17 -o json > order-17.json""",
-    "list": """List runs, newest start first.
+    "list": """List the runs that match a query, newest start first.
 
-        Example: orchestrator workflow list --status Failed --type Order --limit 20""",
+        Fields: WorkflowId, RunId, WorkflowType, ExecutionStatus, StartTime, CloseTime, HistoryLength,
+        ActivityType, Attempt, FailureGroup, Tags. Operators: = != > >= < <= STARTS_WITH IN BETWEEN, IS NULL,
+        with AND, OR, NOT and parentheses.
+
+        Example: orchestrator workflow list -q 'ExecutionStatus = "Failed" AND StartTime > "2026-01-01"'""",
+    "count": """Count the runs that match a query, by status and type.
+
+        Example: orchestrator workflow count -q 'ExecutionStatus IN ("Failed", "TimedOut")'""",
 }
 
 
@@ -111,8 +139,15 @@ _TOPICS_COMMANDS = {
         Example: orchestrator topics list --log kafka://127.0.0.1:9092 --namespace orders""",
 }
 
+_QUEUE_COMMANDS = {
+    "list": """Show the task queues: how much waits, since when, and who serves them.
+
+        Example: orchestrator queue list""",
+}
+
 _GROUPS = {
     "workflow": ("Start, ask, change and look at workflows.", _WORKFLOW_COMMANDS),
+    "queue": ("Look at task queues.", _QUEUE_COMMANDS),
     "topics": ("Make and look at the topics of a namespace on Kafka.", _TOPICS_COMMANDS),
 }
 """Groups of commands: a command ``name`` of a group is the function ``name_`` in the group's module."""

@@ -33,6 +33,9 @@ InputFile = Annotated[
     Path | None,
     Parameter(help="All arguments: a file with a JSON list; '-' is stdin.", allow_leading_hyphen=True),
 ]
+Query = Annotated[
+    str, Parameter(name=["--query", "-q"], help="Such as 'WorkflowType = \"Order\" AND Attempt > 3'.")
+]
 Status = Literal["Running", "Blocked", "Completed", "Failed", "Canceled", "Terminated", "TimedOut"]
 
 
@@ -87,7 +90,7 @@ def start_(
         "run_timeout_s": run_timeout,
         "request_id": request_id,
     }
-    with _engine(where) as engine:
+    with engine_at(where) as engine:
         started = engine.start(body)
     columns = {"WORKFLOW ID": "workflow_id", "RUN ID": "run_id"}
     output.rows([started], columns, output_, key="workflow_id")
@@ -103,7 +106,7 @@ def result_(
     where: Where | None = None,
 ) -> int:
     """Wait until a workflow is closed and print its result as JSON; exits with 5 if it did not complete."""
-    with _engine(where) as engine:
+    with engine_at(where) as engine:
         found = engine.result(id, run_id, float("inf") if timeout is None else timeout)
     completed = found["status"] == "Completed"
     printers = {
@@ -133,7 +136,7 @@ def signal_(
     where: Where | None = None,
 ) -> None:
     """Send a signal to a workflow; returns when it is durable."""
-    with _engine(where) as engine:
+    with engine_at(where) as engine:
         engine.signal(id, name, {"input": _arguments(input, input_file), "run_id": run_id})
     output.note(f"signalled {id}: {name}")
 
@@ -150,7 +153,7 @@ def query_(
     where: Where | None = None,
 ) -> None:
     """Ask a workflow something and print the answer, a text as it is, anything else as JSON."""
-    with _engine(where) as engine:
+    with engine_at(where) as engine:
         answer = engine.query(id, name, {"input": _arguments(input, input_file), "run_id": run_id})
     printers = {
         "table": lambda: answer if isinstance(answer, str) else output.to_json(answer),
@@ -189,7 +192,7 @@ def describe_(
     id: Id, /, *, run_id: RunId = "", output_: Output = "table", where: Where | None = None
 ) -> None:
     """Show one run as it stands: input, result, what it waits for, what failed."""
-    with _engine(where) as engine:
+    with engine_at(where) as engine:
         found = msgspec.json.decode(engine.get("workflows", id, run_id=run_id))
     printers = {
         "table": lambda: histories.description_text(found),
@@ -203,7 +206,7 @@ def describe_(
 def show_(id: Id, /, *, run_id: RunId = "", output_: Output = "table", where: Where | None = None) -> None:
     """Show the history of one run. '-o json' is the export format, which replays read; 'jsonl' is one
     turn per line."""
-    with _engine(where) as engine:
+    with engine_at(where) as engine:
         whole = histories.read_history(engine, id, run_id)
     printers = {
         "table": lambda: histories.history_text(whole),
@@ -216,6 +219,7 @@ def show_(id: Id, /, *, run_id: RunId = "", output_: Output = "table", where: Wh
 
 def list_(
     *,
+    query: Query = "",
     status: Annotated[Status | None, Parameter(help="Only runs with this status.")] = None,
     type: Annotated[str, Parameter(help="Only runs of this workflow type.")] = "",
     id_prefix: Annotated[str, Parameter(help="Only ids that begin so.")] = "",
@@ -223,10 +227,10 @@ def list_(
     output_: Output = "table",
     where: Where | None = None,
 ) -> None:
-    """List runs, newest start first."""
-    with _engine(where) as engine:
-        filters = {"status": status, "type": type, "id_prefix": id_prefix}
-        rows = list(_rows(engine, filters, limit or sys.maxsize))
+    """List the runs that match a query and all other filters, newest start first."""
+    with engine_at(where) as engine:
+        filters = {"q": query, "status": status, "type": type, "id_prefix": id_prefix}
+        rows = list(pages(engine, "workflows", filters, limit))
     columns: dict[str, output.Column] = {
         "STATUS": "status",
         "TYPE": "workflow_type",
@@ -243,12 +247,26 @@ def list_(
         output.note(f"{limit} shown, there may be more: --limit 0 lists all")
 
 
-def _rows(engine: Engine, filters: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
-    page = ""
-    with output.progress("runs read") as count:
+def count_(*, query: Query = "", output_: Output = "table", where: Where | None = None) -> None:
+    """Count the runs that match a query, by status and type."""
+    with engine_at(where) as engine:
+        found = msgspec.json.decode(engine.get("workflow-counts", q=query))
+    if output_ == "json":
+        output.write(output.to_json(found))
+        return
+    columns: dict[str, output.Column] = {"STATUS": "status", "TYPE": "workflow_type", "RUNS": "runs"}
+    output.rows(found["counts"], columns, output_, key="runs")
+    if output_ == "table":
+        output.note(f"{found['runs']:,} runs" + ("" if found["complete"] else " at least: there are more"))
+
+
+def pages(engine: Engine, path: str, filters: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+    """The rows of a list, page by page, at most ``limit``; 0 is all."""
+    limit, page = limit or sys.maxsize, ""
+    with output.progress("rows read") as count:
         while limit > 0:
             asked = min(limit, PAGE_ROWS)
-            found = msgspec.json.decode(engine.get("workflows", **filters, limit=asked, page=page))
+            found = msgspec.json.decode(engine.get(path, **filters, limit=asked, page=page))
             yield from found["rows"]
             count(len(found["rows"]))
             limit -= len(found["rows"])
@@ -258,7 +276,7 @@ def _rows(engine: Engine, filters: dict[str, Any], limit: int) -> Iterator[dict[
 
 
 def _close(ids: list[str], how: str, body: dict[str, Any], where: Where | None) -> None:
-    with _engine(where) as engine:
+    with engine_at(where) as engine:
         for id in _ids(ids):
             engine.close(id, how, body)
             output.note(f"{how}: {id}")
@@ -294,7 +312,8 @@ def _json(text: str, what: str) -> Any:
         ) from error
 
 
-def _engine(where: Where | None) -> Engine:
+def engine_at(where: Where | None) -> Engine:
+    """The engine that a command's options name."""
     where = where or Where()
     address = where.address or os.environ.get(config.ADDRESS_VARIABLE) or config.ADDRESS
     if address.startswith("kafka://"):

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from enum import Enum
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -40,31 +40,8 @@ MAX_DEPTH = 50
 """Of parentheses and NOTs: nobody writes more by hand, and the stack is bounded."""
 
 
-class Listed(Protocol):
-    """A run, as far as queries ask for it."""
-
-    @property
-    def workflow_id(self) -> str: ...  # noqa: D102
-    @property
-    def run_id(self) -> str: ...  # noqa: D102
-    @property
-    def workflow_type(self) -> str: ...  # noqa: D102
-    @property
-    def status(self) -> WorkflowStatus: ...  # noqa: D102
-    @property
-    def start_time_ms(self) -> int: ...  # noqa: D102
-    @property
-    def close_time_ms(self) -> int | None: ...  # noqa: D102
-    @property
-    def history_events(self) -> int: ...  # noqa: D102
-    @property
-    def activity_type(self) -> str: ...  # noqa: D102
-    @property
-    def attempt(self) -> int: ...  # noqa: D102
-    @property
-    def failure_group(self) -> str: ...  # noqa: D102
-    @property
-    def tags(self) -> tuple[str, ...]: ...  # noqa: D102
+Row = Any
+"""A run as lists show it: whatever has the attributes that ``FIELDS`` names."""
 
 
 class Kind(Enum):
@@ -134,7 +111,7 @@ class Compare(msgspec.Struct, frozen=True):
     operator: str
     values: tuple[str | int, ...] = ()
 
-    def matches(self, row: Listed) -> bool:
+    def matches(self, row: Row) -> bool:
         """Whether a row passes."""
         field = FIELDS[self.field]
         found = getattr(row, field.attribute)
@@ -151,7 +128,7 @@ class Not(msgspec.Struct, frozen=True):
 
     part: Node
 
-    def matches(self, row: Listed) -> bool:
+    def matches(self, row: Row) -> bool:
         """Whether a row passes."""
         return not self.part.matches(row)
 
@@ -161,7 +138,7 @@ class All(msgspec.Struct, frozen=True):
 
     parts: tuple[Node, ...]
 
-    def matches(self, row: Listed) -> bool:
+    def matches(self, row: Row) -> bool:
         """Whether a row passes."""
         return all(part.matches(row) for part in self.parts)
 
@@ -171,7 +148,7 @@ class Either(msgspec.Struct, frozen=True):
 
     parts: tuple[Node, ...]
 
-    def matches(self, row: Listed) -> bool:
+    def matches(self, row: Row) -> bool:
         """Whether a row passes."""
         return any(part.matches(row) for part in self.parts)
 

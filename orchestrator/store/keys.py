@@ -70,6 +70,7 @@ PLACE_BYTES = 8 + RUN_ID_BYTES
 
 _STATUSES = tuple(WorkflowStatus)
 _STATUS_BYTES = {status: bytes([number]) for number, status in enumerate(_STATUSES)}
+"""How keys write a status: by its number, so a new one comes last."""
 
 
 def latest(workflow_id: str) -> bytes:

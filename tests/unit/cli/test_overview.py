@@ -16,7 +16,7 @@ MOST_MODULES = 40
 
 
 @pytest.mark.parametrize("width", ["60", "80", "100", "200"])
-@pytest.mark.parametrize("group", [[], ["workflow"], ["topics"]], ids=["all", "workflow", "topics"])
+@pytest.mark.parametrize("group", [[], ["workflow"], ["topics"], ["queue"]], ids=" ".join)
 def test_a_list_looks_as_the_library_would_print_it(
     group: list[str], width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,65 +10,18 @@ import pytest
 from orchestrator.errors import Unavailable, UsageError, WorkflowNotFound
 from orchestrator.protocol import events as e
 from orchestrator.protocol.ids import partition_of
-from orchestrator.protocol.records import Activation, Marks, Turn
-from orchestrator.protocol.values import Failure, FailureKind, Payload, RetryPolicy, WorkflowStatus
-from orchestrator.store.fold import HistoryFold
+from orchestrator.protocol.values import Payload, RetryPolicy, WorkflowStatus
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.view import lists
 from orchestrator.view.store_reader import StoreReader
-
-PARTITIONS = 3
-ROOT = Failure(kind=FailureKind.APPLICATION, message="sanctions hit")
-FAILED = Failure(kind=FailureKind.ACTIVITY, message="activity 'check' failed", cause=ROOT)
-
-
-class Shelf:
-    """The stores of all partitions, and a reader of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.stores: list[PartitionStore | None] = [
-            PartitionStore(folder / str(number), log_id="log", indexed=True) for number in range(PARTITIONS)
-        ]
-        self.folds = [HistoryFold(store) for store in self.stores if store is not None]
-        self.reader = StoreReader(lambda: self.stores)
-        self.runs = 0
-
-    def run(
-        self, workflow_id: str, *turns: tuple[e.Event, ...], start_ms: int = 0, kind: str = "Order"
-    ) -> str:
-        """A run of these turns, after its start."""
-        self.runs += 1
-        run_id = f"{self.runs:032x}"
-        fold = self.folds[partition_of(workflow_id, PARTITIONS)]
-        next_event = 1
-        started = e.WorkflowStarted(workflow_type=kind, input=(Payload(data=b"1"),))
-        for number, events in enumerate([(started,), *turns], start=1):
-            turn = Turn(
-                epoch=1,
-                seq=number,
-                marks=Marks(),
-                sent_through=-1,
-                time_ms=1_000 + (start_ms or self.runs) + number - 1,
-                workflow_id=workflow_id,
-                run_id=run_id,
-                turn=number,
-                first_event_id=next_event,
-                activation=Activation.DONE,
-                events=events,
-            )
-            next_event += len(events)
-            assert fold.add(turn, fold.next_offset) == ""
-            fold.flush()
-        return run_id
+from tests.unit.view.shelf import FAILED, PARTITIONS, ROOT, Shelf
 
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Iterator[Shelf]:
     shelf = Shelf(tmp_path)
     yield shelf
-    for store in shelf.stores:
-        if store is not None:
-            store.close()
+    shelf.close()
 
 
 def ids(shelf: Shelf, query: str = "") -> list[str]:

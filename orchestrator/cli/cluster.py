@@ -1,0 +1,82 @@
+"""``orchestrator cluster``: who runs, who owns which partitions, and how far everything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from orchestrator.cli import output
+from orchestrator.cli.workflow import Output, Where, engine_at
+
+
+def cluster(*, output_: Output = "table", where: Where | None = None) -> None:
+    """Show coordinators with their partitions, workers with their queues, versions and lag."""
+    with engine_at(where) as engine:
+        found = msgspec.json.decode(engine.get("cluster"))
+    if output_ == "json":
+        output.write(output.to_json(found))
+        return
+    members = [_coordinator(seen) for seen in found["coordinators"]] + [
+        _worker(seen) for seen in found["workers"]
+    ]
+    columns: dict[str, output.Column] = {
+        "ROLE": "role",
+        "NAME": "name",
+        "IDENTITY": "identity",
+        "SERVES": "serves",
+        "RUNNING": "running",
+        "VERSION": "version",
+        "SILENT": lambda member: output.span_of(member["silent_ms"]),
+    }
+    output.rows(members, columns, output_, key="name")
+    if output_ == "table":
+        output.note(_progress(found))
+
+
+def _coordinator(seen: Mapping[str, Any]) -> dict[str, Any]:
+    beat = seen["beat"]
+    return {
+        "role": "coordinator",
+        "name": beat["coordinator"],
+        "identity": beat["identity"],
+        "serves": f"partitions {ranges(beat['partitions'])}" if beat["partitions"] else "no partition",
+        "running": "",
+        "version": beat["version"],
+        "silent_ms": seen["silent_ms"],
+    }
+
+
+def _worker(seen: Mapping[str, Any]) -> dict[str, Any]:
+    beat = seen["beat"]
+    return {
+        "role": "worker",
+        "name": beat["worker"],
+        "identity": beat["identity"],
+        "serves": ", ".join(beat["task_queues"]) + (" (draining)" if beat["draining"] else ""),
+        "running": f"{beat['running']}/{beat['slots']}",
+        "version": beat["version"],
+        "silent_ms": seen["silent_ms"],
+    }
+
+
+def ranges(numbers: list[int]) -> str:
+    """Numbers as people write them: ``0-3, 7``."""
+    runs = groupby(enumerate(sorted(numbers)), key=lambda item: item[1] - item[0])
+    ends = [[number for _, number in run] for _, run in runs]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ends)
+
+
+def _progress(found: Mapping[str, Any]) -> str:
+    partitions = found["partitions"]
+    lag = sum(one["lag_records"] for one in partitions)
+    missing = [one["partition"] for one in partitions if not one["ready"]]
+    words = [f"{len(partitions)} partitions, {lag:,} records behind, {found['dead_letters']:,} dead letters"]
+    if missing:
+        words.append(f"not shown yet: partitions {ranges(missing)}")
+    words += [f"partition {one['partition']}: {one['trouble']}" for one in partitions if one["trouble"]]
+    if found["trouble"]:
+        words.append(found["trouble"])
+    return "; ".join(words)

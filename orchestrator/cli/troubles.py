@@ -1,0 +1,74 @@
+"""``orchestrator failures`` and ``orchestrator stuck``: what somebody should look into."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from orchestrator.cli import output
+from orchestrator.cli.workflow import Output, Where, engine_at, pages
+from orchestrator.protocol.views import STUCK_ATTEMPTS, STUCK_WAITING_MS
+
+
+def failures(
+    *,
+    limit: Annotated[int, Parameter(help="At most so many groups.")] = 20,
+    output_: Output = "table",
+    where: Where | None = None,
+) -> None:
+    """Group the runs that failed, or fail now, by what their failures have in common."""
+    with engine_at(where) as engine:
+        found = msgspec.json.decode(engine.get("failures", limit=limit))
+    columns: dict[str, output.Column] = {
+        "RUNS": "runs",
+        "TYPE": "workflow_type",
+        "STEP": "activity_type",
+        "ERROR": lambda group: ": ".join(filter(None, (group["failure_type"], group["message"]))),
+        "FIRST": "first_time_ms",
+        "LAST": "last_time_ms",
+        "EXAMPLE": "workflow_id",
+        "GROUP": "fingerprint",
+    }
+    output.rows(found["groups"], columns, output_, key="fingerprint")
+    if found["more"]:
+        output.note(f"{found['more']} more groups have fewer runs: --limit shows more")
+    if found["groups"]:
+        output.note("the runs of a group: orchestrator workflow list -q 'FailureGroup = \"...\"'")
+
+
+def stuck(
+    *,
+    attempts: Annotated[int, Parameter(help="Activities at this attempt or a later one.")] = STUCK_ATTEMPTS,
+    waiting: Annotated[float, Parameter(help="Activities without a worker for so many seconds.")] = (
+        STUCK_WAITING_MS / 1_000
+    ),
+    limit: Annotated[int, Parameter(help="At most so many; 0 for all.")] = 100,
+    output_: Output = "table",
+    where: Where | None = None,
+) -> None:
+    """Show blocked runs, and activities that fail again and again, wait long, or have no workers."""
+    with engine_at(where) as engine:
+        filters = {"attempts": attempts, "waiting_s": waiting}
+        rows = list(pages(engine, "stuck", filters, limit))
+    columns: dict[str, output.Column] = {
+        "WHY": "reasons",
+        "TYPE": "workflow_type",
+        "WORKFLOW ID": "workflow_id",
+        "STEP": "activity_type",
+        "QUEUE": "task_queue",
+        "ATTEMPT": _attempt,
+        "SINCE": "since_time_ms",
+        "NEXT": "next_retry_time_ms",
+        "LAST ERROR": "last_failure",
+    }
+    output.rows(rows, columns, output_, key="workflow_id")
+    if len(rows) == limit:
+        output.note(f"{limit} shown, there may be more: --limit 0 lists all")
+
+
+def _attempt(row: Any) -> str:
+    if not row["attempt"]:
+        return ""
+    return f"{row['attempt']}/{row['maximum_attempts'] or '∞'}"
