@@ -220,7 +220,7 @@ def unit_tests_mirror_the_tree(source: Source) -> Iterator[str]:
 
 
 def code_speaks_of_itself_only(source: Source) -> Iterator[str]:
-    words = r"claude|anthropic|openai|chatgpt|copilot|language model|\bllms?\b|ai[- ](assisted|generated)"
+    words = r"claude|anthropic|openai|chatgpt|copilot|language model|\bllms?\b(?![-_.]txt)|ai[- ](assisted|generated)"
     for number, found in source.grep(words, flags=re.IGNORECASE):
         yield f"{number}: {found!r}: text is about the software, not about how it came to be"
 
@@ -364,8 +364,9 @@ class Project:
     @property
     def unbounded(self) -> list[str]:
         """Requirements without a floor: they would install versions that nobody has tried."""
-        listed = [*self._toml["project"]["dependencies"], *self._toml["dependency-groups"]["dev"]]
-        return [line for line in listed if ">=" not in line]
+        groups = self._toml["dependency-groups"].values()
+        listed = [*self._toml["project"]["dependencies"], *(line for group in groups for line in group)]
+        return [line for line in listed if isinstance(line, str) and ">=" not in line]
 
 
 def _normal(name: str) -> str:

@@ -42,7 +42,7 @@ def test_what_is_public_is_in_the_reference(site: Path) -> None:
         assert set(module.__all__) - modules <= described, module.__name__
 
 
-def test_there_is_a_map_for_language_models(site: Path) -> None:
+def test_there_is_a_map_for_programs_that_read(site: Path) -> None:
     text = (site / "llms.txt").read_text()
     assert "Kafka" in text
     assert "tutorial" in text.lower()
