@@ -33,6 +33,12 @@ def create_(
     replication_factor: Annotated[
         int | None, Parameter(help="Copies of each record; default 3, or as many as there are brokers.")
     ] = None,
+    registry: Annotated[
+        str,
+        Parameter(
+            help="A schema registry, such as http://127.0.0.1:8081: it is told our schemas, by its ids."
+        ),
+    ] = "",
     output_: Output = "table",
     cluster: Cluster | None = None,
 ) -> None:
@@ -41,7 +47,7 @@ def create_(
         if count is not None and count < 1:
             raise exits.CommandUsage(f"{name} is {count}; at least one is needed")
     settings = (cluster or Cluster()).settings()
-    reports = admin.create(settings, partitions=partitions, replicas=replication_factor)
+    reports = admin.create(settings, partitions=partitions, replicas=replication_factor, registry=registry)
     made = sum(report.state == "created" for report in reports)
     _print(reports, output_)
     output.note(f"namespace {settings.namespace}: {made} topics made, {len(reports) - made} were there")

@@ -76,6 +76,7 @@ class AvroCodec:
 
     def __init__(self) -> None:
         self._assigned: dict[str, int] = {}
+        self._ids_of = ""
         self._writers: dict[type, _Writer] = {}
 
     def encode(self, record: Any) -> bytes:
@@ -178,11 +179,24 @@ class AvroCodec:
             raise DecodeError(f"the schema cannot be used: {_reason(error)}") from error
         return number
 
-    def use_ids(self, ids: Mapping[str, int]) -> None:
-        """Write the ids that a schema registry assigned to our own schemas, by topic, and read them too."""
-        for topic, number in ids.items():
+    def use_ids(self, ids: Mapping[str, int], log_id: str) -> None:
+        """Write the ids that a schema registry assigned to our own schemas, and read them too.
+
+        Args:
+            ids: the registry's, by ours as text; those of other versions' schemas are passed over.
+            log_id: whose ids these are. What it said first stays, for others may have read it by now.
+
+        Raises:
+            ValueError: another log has other ids, and this codec writes those.
+        """
+        if self._ids_of == log_id:
+            return
+        ours = {topic: ids[str(number)] for topic, number in self._computed_ids.items() if str(number) in ids}
+        if self._ids_of and ours != self._assigned:
+            raise ValueError("this process writes to a log with other ids of schemas already")
+        self._ids_of, self._assigned = log_id, ours
+        for topic, number in ours.items():
             self._known_readers[number] = self._reader(self._own_schemas[topic])
-        self._assigned.update(ids)
         self._writers.clear()
         self.__dict__.pop("_fast_readers", None)
 

@@ -101,7 +101,8 @@ class Namespace(Value, frozen=True, kw_only=True):
     """As what a namespace was made. Written once, as JSON, for it is read before any schema is known.
 
     ``partitions`` of commands and history; ``topic_ids`` by name without the prefix: topics that were
-    deleted and made again have others.
+    deleted and made again have others. ``schema_ids`` are those that a schema registry gave to our schemas,
+    by the ids that these have without one; newer versions have other schemas, and use the latter.
     """
 
     partitions: int
@@ -109,6 +110,7 @@ class Namespace(Value, frozen=True, kw_only=True):
     topic_ids: dict[str, str]
     feature_level: int
     time_ms: int
+    schema_ids: dict[str, int] = {}
 
     @property
     def log_id(self) -> str:

@@ -11,12 +11,14 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import fastavro
 import pytest
@@ -25,11 +27,11 @@ from msgspec.structs import replace
 
 from orchestrator.codec import avro
 from orchestrator.log.port import Record
-from orchestrator.log.topics import COMMANDS, COMMANDS_TX, TASKS, WORKERS
+from orchestrator.log.topics import COMMANDS, COMMANDS_TX, HISTORY, META, REPLIES, TASKS, WORKERS
 from orchestrator.protocol.commands import CompleteActivity, ReturnActivity, StartWorkflow
 from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.tasks import ActivityTask, WorkerBeat
-from tests.e2e.dev_process import COMMAND, TIMEOUT_S, environment
+from tests.e2e.dev_process import COMMAND, TIMEOUT_S, command, environment
 from tests.kafka.broker import guard
 from tests.kafka.raw import SOON_S, RawLog
 from tests.kafka.shared import Shared
@@ -319,3 +321,53 @@ def test_commands_in_a_transaction_count_when_it_is_committed(stage: Stage) -> N
     # The aborted one is at offset 0 of each partition, and seen by nobody.
     assert {f"commands-tx-{number}-1" for number in range(PARTITIONS)} <= forwarded
     assert {f"commands-tx-{number}-0" for number in range(PARTITIONS)}.isdisjoint(forwarded)
+
+
+class Registry(BaseHTTPRequestHandler):
+    """Gives ids to schemas, from 1001 on."""
+
+    schemas: ClassVar[dict[str, str]] = {}
+
+    def do_POST(self) -> None:
+        subject = self.path.removeprefix("/subjects/").removesuffix("/versions")
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        fastavro.parse_schema(json.loads(body["schema"]))
+        self.schemas.setdefault(subject, body["schema"])
+        answer = json.dumps({"id": 1001 + list(self.schemas).index(subject)}).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence."""
+
+
+def test_the_ids_of_a_registry_are_written(kafka: Shared, namespace: str, tmp_path: Path) -> None:
+    """And nobody needs the registry any more."""
+    where = ("--log", f"kafka://{kafka.bootstrap}", "--namespace", namespace, "--partitions", str(PARTITIONS))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        threading.Thread(target=server.serve_forever).start()
+        registry = f"http://127.0.0.1:{server.server_port}"
+        made = command("topics", "create", *where, "--registry", registry, folder=tmp_path)
+        server.shutdown()
+    assert made.returncode == 0, made.stderr
+    away = command("topics", "create", *where, "--registry", registry, folder=tmp_path)
+    assert away.returncode == 1
+    assert f"no schema registry answers at {registry}" in away.stderr
+
+    ids = {subject: 1001 + place for place, subject in enumerate(Registry.schemas)}
+    with ExitStack() as stack:
+        stage = Stage(kafka.bootstrap, namespace, tmp_path, stack)
+        answer = stage.bare.ask(
+            command="StartWorkflow", workflow_id="w", workflow_type="Measurement", input=["x"]
+        )
+        assert answer["run_id"]
+        home = partition_of("w", PARTITIONS)
+        for topic, partition in ((HISTORY, home), (REPLIES, stage.bare.reply_to["partition"]), (WORKERS, 0)):
+            for record in stage.raw.read(topic, partition):
+                assert record.value is not None
+                assert int.from_bytes(record.value[1:5], "big") == ids[f"{namespace}.{topic}-value"]
+        keys = {record.key for record in stage.raw.read(META, 0)}
+        assert {b"schema/%d" % number for number in ids.values()} <= keys, (
+            "who has no registry finds them there"
+        )

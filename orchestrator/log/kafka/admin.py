@@ -8,9 +8,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from orchestrator.codec import avro
 from orchestrator.codec.avro import MAX_RECORD_BYTES
 from orchestrator.errors import ConfigError
 from orchestrator.log.kafka.cluster import Cluster, Found, Wanted
+from orchestrator.log.kafka.registry import register
 from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.topics import (
     COMMANDS,
@@ -88,7 +90,11 @@ class TopicReport(NamedTuple):
 
 
 def create(
-    settings: KafkaSettings, *, partitions: int | None = None, replicas: int | None = None
+    settings: KafkaSettings,
+    *,
+    partitions: int | None = None,
+    replicas: int | None = None,
+    registry: str = "",
 ) -> list[TopicReport]:
     """Make what is missing of a namespace; repeated, it does nothing.
 
@@ -96,6 +102,8 @@ def create(
         settings: which namespace, on which cluster.
         partitions: of commands and history, for ever; default 16, or what the namespace has.
         replicas: of each topic; default 3, or the number of brokers if there are fewer.
+        registry: the address of a schema registry that is to know our schemas; processes that begin from
+            now on write its ids.
 
     Raises:
         ConfigError: the namespace exists with another number of partitions, lost a topic that cannot be
@@ -124,7 +132,10 @@ def create(
     )
     # Somebody may have made some of them at the same time, in another way: what counts is what is there.
     _check_topics(settings, namespace, cluster.cluster_id, found, TOPICS)
-    if known is None:
+    if registry:
+        ids = {**namespace.schema_ids, **register(registry, settings)}
+        namespace = msgspec.structs.replace(namespace, schema_ids=ids)
+    if namespace != known:
         cluster.write(settings.topic(META), NAMESPACE_KEY, msgspec.json.encode(namespace))
     return list(_reports(cluster, settings, found, made))
 
@@ -144,10 +155,11 @@ def survey(settings: KafkaSettings) -> list[TopicReport]:
 def check(settings: KafkaSettings, role: Role) -> Namespace:
     """Whether a role can work here, said before it begins; returns what the namespace was made as.
 
-    Takes about 0.2 s, at most some 20 s.
+    Takes about 0.2 s, at most some 20 s. From here on this process writes the namespace's ids of schemas.
 
     Raises:
-        ConfigError: topics are missing, were made in another way or anew, or an ACL is missing.
+        ConfigError: topics are missing, were made in another way or anew, or an ACL is missing; or this
+            process works for a namespace with other ids of schemas already.
         Unavailable: there is no broker, or it does not answer in time.
     """
     cluster = Cluster(settings)
@@ -176,6 +188,13 @@ def check(settings: KafkaSettings, role: Role) -> Namespace:
             raise ConfigError(
                 f"the topic {settings.topic(name)} would lose or refuse records: {remark}; set it right"
             )
+    try:
+        avro.use_ids(namespace.schema_ids, namespace.log_id)
+    except ValueError as error:
+        raise ConfigError(
+            f"the namespace {settings.namespace!r} has ids of a schema registry of its own, and {error}; use "
+            f"another process for it"
+        ) from error
     return namespace
 
 

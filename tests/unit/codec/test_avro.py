@@ -233,7 +233,7 @@ def test_json_that_could_not_be_written_to_history_is_refused() -> None:
 def test_ids_of_a_registry_are_written_and_our_own_still_read() -> None:
     codec = AvroCodec()
     before = codec.encode(TURN)
-    codec.use_ids({"history": 17})
+    codec.use_ids({str(codec.schemas()["history"][0]): 17, "4711": 18}, "log")
 
     after = codec.encode(TURN)
 
@@ -244,6 +244,11 @@ def test_ids_of_a_registry_are_written_and_our_own_still_read() -> None:
     assert codec.encode(START)[:5] == COMMANDS
     with pytest.raises(DecodeError, match="no schema with the id 17"):
         avro.decode(after)
+
+    codec.use_ids({}, "log")  # somebody changed them, while this codec was in use
+    assert codec.encode(TURN) == after
+    with pytest.raises(ValueError, match="other ids of schemas already"):
+        codec.use_ids({}, "other log")
 
 
 def test_the_schemas_that_a_codec_tells_of_are_those_it_writes() -> None:
