@@ -233,8 +233,17 @@ class Coordinator:
     def finish(self) -> None:
         """Between two steps: leave the group, and close.
 
-        What was decided is read back and answered before, if the log takes it within a second. A position
-        says how far this owner has come, for it did not die of what follows.
+        What was decided is read back and answered before, if the log takes it within a second.
+        """
+        self.leave()
+        while not self.left:
+            self.step(self.wait_s())
+        self.close()
+
+    def leave(self) -> None:
+        """Leave the group; go on with steps until :attr:`left`.
+
+        A position says how far this owner has come, for it did not die of what follows.
         """
         now_ms = self._clock.now_ms()
         for partition in self.partitions.values():
@@ -242,9 +251,11 @@ class Coordinator:
                 self._write_position(partition, [], now_ms)
         self._log.leave()
         self.step()
-        while any(partition.ownership.phase is Phase.LEAVING for partition in self.partitions.values()):
-            self.step(self.wait_s())
-        self.close()
+
+    @property
+    def left(self) -> bool:
+        """Whether nothing more is awaited of partitions that go to others."""
+        return not any(found.ownership.phase is Phase.LEAVING for found in self.partitions.values())
 
     def close(self) -> None:
         """Tell the others, and close the stores. What is under way may still land, and counts."""

@@ -108,9 +108,11 @@ class CoordinatorNode:
         self.process: Coordinator | None = None
         self.runtime: SimulatedRuntime
         self.restart_at_ms = 0
+        self._leaves = False
 
     def start(self) -> None:
         world = self.world
+        self._leaves = False
         rng = Random(world.rng.getrandbits(64))
         self.runtime = SimulatedRuntime(rng, world.now, world.visited)
         self._member = world.cluster.member(self.name)
@@ -138,14 +140,32 @@ class CoordinatorNode:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.restart_at_ms = self.world.now() + self.world.rng.randint(0, 15_000)
 
+    def leave(self) -> None:
+        """The process ends in order: with the steps that follow."""
+        if self.process is not None and not self._leaves:
+            self._leaves = True
+            self._guarded(self.process.leave)
+
     def step(self) -> None:
         if self.process is None:
             if self.world.now() >= self.restart_at_ms:
                 self.start()
             return
+        self._guarded(self._step)
+
+    def _step(self) -> None:
+        assert self.process is not None
+        if self._leaves and self.process.left:
+            self.process.close()
+            self.world.counts["left-in-order"] += 1
+            self.die(wipe=False)
+            return
+        self.process.step(0)
+        self._step_loops()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            self.process.step(0)
-            self._step_loops()
+            work()
         except Crash as crash:
             self.world.note(f"{self.name} crashed at {crash}")
             self.die(wipe=self.world.rng.random() < 0.2)

@@ -185,6 +185,9 @@ class World:
         elif chance < 0.0055:
             self.note("the view is killed")
             self.view.die(wipe=rng.random() < 0.3)
+        elif chance < 0.0063:
+            self.note(f"{node.name} leaves")
+            node.leave()
 
     def _heal(self) -> None:
         self.note("healed")
