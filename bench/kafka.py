@@ -29,7 +29,7 @@ from orchestrator import Client
 from orchestrator.cli.process import settle_collector
 from orchestrator.log.topics import HISTORY
 from orchestrator.log.wire import PREFIX
-from tests.kafka.broker import Broker
+from tests.kafka.broker import Broker, BrokerFailed
 from tests.kafka.jars import NoBroker
 from tests.kafka.raw import RawLog
 
@@ -192,9 +192,7 @@ def _figures(runner: str, name: str, broker: Broker, folder: Path) -> Figures:
 
 
 def _print(title: str, figures: Figures) -> None:
-    words = "   ".join(
-        f"{key} {value:,.{2 if key.endswith('_s') and value < 100 else 1}f}" for key, value in figures.items()
-    )
+    words = "   ".join(f"{key} {value:,.{2 if value < 10 else 1}f}" for key, value in figures.items())
     print(f"{title:<45} {words}", flush=True)
 
 
@@ -216,20 +214,24 @@ def _measure(names: Sequence[str]) -> int:
         broker = Broker(Path(folder) / "broker", compiler="-XX:+TieredCompilation")
         try:
             broker.start()
-        except NoBroker as error:
+            for name in YARDSTICK:  # Java compiles what is used often
+                _figures("bare", name, broker, Path(folder) / "warm-up")
+            for name in names:
+                _compare(name, broker, Path(folder))
+        except (NoBroker, BrokerFailed) as error:
             print(error, file=sys.stderr)
             return 1
-        try:
-            _figures("bare", "500", broker, Path(folder) / "warm-up")  # Java compiles what is used often
-            for name in names:
-                engines = _figures("engine", name, broker, Path(folder))
-                _print(CASES[name][0], engines)
-                if name in YARDSTICK:
-                    bares = _figures("bare", name, broker, Path(folder))
-                    _print("  without an engine", bares)
-                    _print(
-                        "  ratio", {key: engines[key] / bares[key] for key in ("per_s", "p50_ms", "all_us")}
-                    )
+        except subprocess.CalledProcessError:  # it has said why
+            return 1
         finally:
             broker.stop()
     return 0
+
+
+def _compare(name: str, broker: Broker, folder: Path) -> None:
+    engines = _figures("engine", name, broker, folder)
+    _print(CASES[name][0], engines)
+    if name in YARDSTICK:
+        bares = _figures("bare", name, broker, folder)
+        _print("  without an engine", bares)
+        _print("  ratio", {key: engines[key] / bares[key] for key in ("per_s", "p50_ms", "all_us")})
