@@ -110,6 +110,28 @@ def test_lists_in_every_format(run: Run) -> None:
     assert "\x1b" not in listed()
 
 
+def test_what_is_wrong_is_found_without_knowing_where_to_look(run: Run) -> None:
+    """Failures lead to a group, the group to its runs; the queue, the workers and what is stuck are shown."""
+    for id in ("wrong-1", "wrong-2"):
+        ok(run("workflow", "start", "Greeting", "--id", id, "-i", '"bad"'))
+        assert run("workflow", "result", id).returncode == 5
+    (group,) = json.loads(ok(run("failures", "-o", "json")))
+    assert "Unknown: no such person" in ok(run("failures"))
+    query = f'FailureGroup = "{group["fingerprint"]}" AND WorkflowId STARTS_WITH "wrong-"'
+    assert ok(run("workflow", "list", "-q", query, "-o", "ids")).splitlines() == ["wrong-2", "wrong-1"]
+    counted = run("workflow", "count", "-q", query)
+    assert ok(counted).splitlines()[1].split() == ["Failed", "Greeting", "2"]
+    assert counted.stderr == "2 runs\n"
+    assert json.loads(ok(run("workflow", "count", "-q", query, "-o", "json")))["runs"] == 2
+    assert ok(run("stuck", "--attempts", "50", "-o", "ids")) == ""
+    assert ok(run("queue", "list", "-o", "ids")) == "default\n"
+    members = ok(run("cluster")).splitlines()
+    assert [line.split()[0] for line in members] == ["ROLE", "coordinator", "worker"]
+    assert "partitions 0-3" in members[1]
+    assert len(json.loads(ok(run("cluster", "-o", "json")))["partitions"]) == 4
+    is_one_message(run("workflow", "list", "-q", "Status = 1"), 1, "has Status at column 1")
+
+
 def test_ids_are_read_from_stdin(run: Run) -> None:
     for id in ("stop-1", "stop-2"):
         ok(run("workflow", "start", "Greeting", "--id", id, "-i", '"Ann"', "-i", "1"))
