@@ -220,7 +220,10 @@ def unit_tests_mirror_the_tree(source: Source) -> Iterator[str]:
 
 
 def code_speaks_of_itself_only(source: Source) -> Iterator[str]:
-    words = r"claude|anthropic|openai|chatgpt|copilot|language model|\bllms?\b(?![-_.]txt)|ai[- ](assisted|generated)"
+    words = (
+        r"claude|anthropic|openai|chatgpt|copilot|language model|\bllms?\b(?![-_.]txt)"
+        r"|ai[- ](assisted|generated)"
+    )
     for number, found in source.grep(words, flags=re.IGNORECASE):
         yield f"{number}: {found!r}: text is about the software, not about how it came to be"
 
