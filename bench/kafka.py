@@ -88,9 +88,10 @@ async def _view(engine: Engine, client: Client, count: int, in_flight: int) -> F
     lags: list[int] = []
 
     async def lag(http: httpx.AsyncClient) -> int:
-        ends = [await asyncio.to_thread(raw.end, HISTORY, number) for number in range(PARTITIONS)]
+        # The ends last: what is appended in between counts as lag.
         status = (await http.get(f"{address}{PREFIX}/status")).json()
-        return sum(max(0, ends[one["partition"]] - one["offset"]) for one in status["partitions"])
+        ends = [await asyncio.to_thread(raw.end, HISTORY, number) for number in range(PARTITIONS)]
+        return sum(ends[one["partition"]] - one["offset"] for one in status["partitions"])
 
     async def watch(http: httpx.AsyncClient) -> None:
         while True:
