@@ -15,9 +15,9 @@ import msgspec
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.store import keys
 from orchestrator.store.fingerprints import Alike
-from orchestrator.store.listing import FailureRow, Listing
+from orchestrator.store.listing import Listing
 from orchestrator.store.partition_store import PartitionStore
-from orchestrator.store.rows import Row
+from orchestrator.store.rows import FailureRow, Row
 from orchestrator.store.summaries import Glance, Pending, Summary
 
 MAX_KNOWN = 10_000
@@ -60,8 +60,7 @@ class Indexes:
     def __init__(self, store: PartitionStore) -> None:
         """Go on where the store stands."""
         self._listing = Listing(store)
-        self._counts = self._listing.counts()
-        self._groups = self._listing.groups()
+        self._counts, self._groups = store.counts, store.groups
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._news: dict[str, _News] = {}
 
@@ -186,7 +185,10 @@ def _place(summary: Summary) -> tuple[WorkflowStatus, str]:
 def _index_keys(summary: Summary, *, whole: bool) -> list[bytes]:
     """The keys of a run in the indexes; in those too that never change, if ``whole``."""
     place = keys.place(summary.start_time_ms, summary.run_id)
-    found = [keys.by_status(summary.status, summary.workflow_type) + place]
+    found = [
+        keys.by_status(summary.status) + place,
+        keys.by_type(summary.workflow_type, summary.status) + place,
+    ]
     if whole:
         found.append(keys.by_id(summary.workflow_id) + place)
     if summary.failure_group:

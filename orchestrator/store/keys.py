@@ -25,7 +25,8 @@ runs sort by it as lists show them, newest start first.
 byte  key                                             value
 ====  ==============================================  ===========================================
 s     place                                           the run's summary
-b     status (1 byte), workflow type, NUL, place      nothing: runs by status and type
+b     status (1 byte), place                          nothing: runs by status
+a     workflow type, NUL, status (1 byte), place      nothing: runs by type and status
 w     workflow id, NUL, place                         nothing: runs by id
 h     fingerprint, NUL, place                         nothing: runs by failure group
 j     fingerprint                                     the failure group
@@ -213,9 +214,14 @@ def start(start_time_ms: int, run_id: str) -> bytes:
     return STARTS + place(start_time_ms, run_id)
 
 
-def by_status(status: WorkflowStatus, workflow_type: str) -> bytes:
-    """Prefix of the runs with a status and a type."""
-    return b"b" + _STATUS_BYTES[status] + workflow_type.encode() + b"\0"
+def by_status(status: WorkflowStatus) -> bytes:
+    """Prefix of the runs with a status."""
+    return b"b" + _STATUS_BYTES[status]
+
+
+def by_type(workflow_type: str, status: WorkflowStatus) -> bytes:
+    """Prefix of the runs with a type and a status."""
+    return b"a" + workflow_type.encode() + b"\0" + _STATUS_BYTES[status]
 
 
 def by_id(workflow_id: str) -> bytes:

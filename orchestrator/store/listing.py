@@ -10,19 +10,8 @@ from orchestrator.engine.state import MAX_TIME_MS
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.store import keys
 from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.rows import FailureRow
 from orchestrator.store.summaries import Pending, Summary
-
-
-class FailureRow(msgspec.Struct, array_like=True, gc=False):
-    """The runs of a partition that are in a failure group now, and what they have in common."""
-
-    runs: int
-    first_time_ms: int
-    last_time_ms: int
-    workflow_type: str
-    activity_type: str
-    failure_type: str
-    message: str
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -40,7 +29,6 @@ class Span(msgspec.Struct, frozen=True):
 
 
 _decode_summary = msgspec.msgpack.Decoder(Summary).decode
-_decode_group = msgspec.msgpack.Decoder(FailureRow).decode
 _decode_pending = msgspec.msgpack.Decoder(Pending).decode
 
 
@@ -57,13 +45,11 @@ class Listing:
 
     def counts(self) -> dict[tuple[WorkflowStatus, str], int]:
         """How many runs there are, by status and type."""
-        rows = self._store.scan(keys.COUNTS, keys.COUNTS + b"\xff")
-        return {keys.parse_count(key): keys.unpack_offset(value) for key, value in rows}
+        return {place: runs for place, runs in self._store.counts.copy().items() if runs}
 
     def groups(self) -> dict[str, FailureRow]:
         """The failure groups, by fingerprint."""
-        rows = self._store.scan(keys.GROUPS, keys.GROUPS + b"\xff")
-        return {key[1:].decode(): _decode_group(value) for key, value in rows}
+        return self._store.groups.copy()
 
     def runs(self, prefixes: Iterable[bytes], span: Span) -> list[Iterator[Place]]:
         """The runs in index ranges (see ``keys``), each range in the order of starts, newest first."""

@@ -33,7 +33,7 @@ from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import Marks, Turn
 from orchestrator.store import keys
-from orchestrator.store.rows import Refusal, Request, Row
+from orchestrator.store.rows import FailureRow, Refusal, Request, Row
 
 _logger = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ _decode_state = msgspec.msgpack.Decoder(RunState).decode
 _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
 _decode_unpublished = msgspec.msgpack.Decoder(tuple[str, int, str]).decode
 _decode_request = msgspec.msgpack.Decoder(Request).decode
+_decode_group = msgspec.msgpack.Decoder(FailureRow).decode
 _decode_refusal = msgspec.msgpack.Decoder(Refusal).decode
 
 
@@ -144,6 +145,17 @@ class PartitionStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._db = Rdict(str(self.folder), self._options)
         found = self._db.get(keys.CHECKPOINT)
+        self.counts = {
+            keys.parse_count(key): keys.unpack_offset(value)
+            for key, value in self.scan(keys.COUNTS, keys.COUNTS + b"\xff")
+        }
+        """How many runs there are by status and type: as the rows say, which are slow to read for being
+        written so often. Whoever writes the indexes changes this; others copy it."""
+        self.groups = {
+            key[1:].decode(): _decode_group(value)
+            for key, value in self.scan(keys.GROUPS, keys.GROUPS + b"\xff")
+        }
+        """The failure groups, likewise, by fingerprint."""
         new = Checkpoint(log_id=self._log_id, indexed=self.indexed)
         self.checkpoint = _decode_checkpoint(found) if found is not None else new
 

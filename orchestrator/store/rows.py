@@ -35,6 +35,18 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
     rejection: Rejection
 
 
+class FailureRow(msgspec.Struct, array_like=True, gc=False):
+    """The runs of a partition that are in a failure group now, and what they have in common."""
+
+    runs: int
+    first_time_ms: int
+    last_time_ms: int
+    workflow_type: str
+    activity_type: str
+    failure_type: str
+    message: str
+
+
 _encode = msgspec.msgpack.Encoder().encode
 
 

@@ -21,7 +21,8 @@ from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import FailureGroup, FailureGroups, RunCount, RunCounts, RunPage, RunRow
 from orchestrator.store import keys
-from orchestrator.store.listing import FailureRow, Listing, Place, Span
+from orchestrator.store.listing import Listing, Place, Span
+from orchestrator.store.rows import FailureRow
 from orchestrator.store.summaries import Summary
 from orchestrator.view.pages import read_token, token
 from orchestrator.view.planner import Plan, is_counted, plan

@@ -57,9 +57,12 @@ class Plan(NamedTuple):
             and (self.types is None or kind in self.types)
         ]
         large = sum(counts[one] for one in there) > sum(counts.values()) * MOST_SHARE
-        if len(there) > MAX_RANGES or (large and not self.exhausted):
-            return [keys.STARTS]
-        return [keys.by_status(status, kind) for status, kind in there]
+        if self.types is None:
+            prefixes = [keys.by_status(status) for status in {status for status, _ in there}]
+        else:
+            prefixes = [keys.by_type(kind, status) for status, kind in there]
+        too_many = len(prefixes) > MAX_RANGES or (large and not self.exhausted)
+        return [keys.STARTS] if too_many else prefixes
 
 
 def plan(query: All, after: bytes = b"") -> Plan:

@@ -43,7 +43,7 @@ def stuck(listings: Sequence[Listing], patience: Patience, limit: int, page: str
     return StuckPage(rows=tuple(rows))
 
 
-_BLOCKED = b"b"
+_BLOCKED = keys.by_status(WorkflowStatus.BLOCKED)
 """Begins the resume key of a blocked run; a place follows."""
 
 
@@ -59,15 +59,10 @@ def _candidates(
 
 
 def _blocked(listings: Sequence[Listing], after: bytes) -> Iterator[tuple[bytes, StuckRun | None]]:
-    for place, listing, value in in_order(listings, _blocked_ranges, Span(after=after)):
+    for place, listing, value in in_order(listings, lambda listing: [_BLOCKED], Span(after=after)):
         run = listing.run_at(place, value)
         there = run is not None and run.status is WorkflowStatus.BLOCKED
         yield _BLOCKED + place, _blocked_run(run) if there and run is not None else None
-
-
-def _blocked_ranges(listing: Listing) -> list[bytes]:
-    blocked = WorkflowStatus.BLOCKED
-    return [keys.by_status(status, kind) for status, kind in listing.counts() if status is blocked]
 
 
 def _activities(

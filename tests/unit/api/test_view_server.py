@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from orchestrator.api.server import bind
 from orchestrator.api.view_server import View, serving_view
 from orchestrator.log.http import HttpLog
 from orchestrator.log.topics import COMMANDS, DEAD_LETTERS
+from orchestrator.log.wire import BOOKMARK_HEADER
+from orchestrator.store.partition_store import PartitionStore
 from orchestrator.view import materializer
 from orchestrator.worker.worker import Worker
 
@@ -111,6 +113,10 @@ async def test_what_was_just_started_is_never_unknown(pair: Pair, monkeypatch: p
     for number in range(10):
         await pair.post("/workflows", type="Greeting", id=f"w-{number}", input=["Ann", 1])
         assert (await pair.get(f"/workflows/w-{number}"))["row"]["status"] == "Running"
+        body = {"type": "Greeting", "id": f"v-{number}", "input": ["Ann", 1]}
+        bookmark = (await pair.http.post("/workflows", json=body)).headers[BOOKMARK_HEADER]
+        listed = (await pair.http.get("/workflows", params={"bookmark": bookmark, "limit": 1})).json()
+        assert [row["workflow_id"] for row in listed["rows"]] == [f"v-{number}"]
 
 
 async def test_what_was_never_started_is(pair: Pair) -> None:
@@ -121,6 +127,8 @@ async def test_what_was_never_started_is(pair: Pair) -> None:
 async def test_the_view_answers_as_the_coordinators_own_stores(pair: Pair) -> None:
     for number in range(10):
         await pair.post("/workflows", type="Greeting", id=f"w-{number}", input=["Ann", number % 2])
+    for number in range(3):
+        await pair.post("/workflows", type="Greeting", id=f"bad-{number}", input=["bad"])
     rows = pair.engine.reader.list_runs
 
     async def same() -> bool:
@@ -132,6 +140,21 @@ async def test_the_view_answers_as_the_coordinators_own_stores(pair: Pair) -> No
         arguments = row.workflow_id, row.run_id
         assert pair.view.reader.describe(*arguments) == pair.engine.reader.describe(*arguments)
         assert pair.view.reader.history(*arguments) == pair.engine.reader.history(*arguments)
+    assert pair.view.reader.failures().groups[0].runs == 3
+    own, folded = (indexes_of(stores) for stores in (pair.engine._stores(), pair.view.materializer.stores()))
+    assert len(own) > 13 * 4
+    assert own == folded
+
+
+def indexes_of(stores: Sequence[PartitionStore | None]) -> list[tuple[bytes, bytes]]:
+    """All rows of indexes and counters, partition by partition."""
+    return [
+        row
+        for store in stores
+        if store is not None
+        for prefix in (b"s", b"a", b"b", b"w", b"h", b"j", b"n", b"q")
+        for row in store.scan(prefix, bytes([prefix[0] + 1]))
+    ]
 
 
 async def test_a_worker_that_speaks_http_to_the_view_is_seen(pair: Pair) -> None:

@@ -95,7 +95,8 @@ def expect_indexes(store: PartitionStore, states: dict[str, RunState]) -> set[by
         assert listing.run_at(place) == summary
         expected |= {
             keys.STARTS + place,
-            keys.by_status(state.status, state.workflow_type) + place,
+            keys.by_status(state.status) + place,
+            keys.by_type(state.workflow_type, state.status) + place,
             keys.by_id(state.workflow_id) + place,
             keys.count(state.status, state.workflow_type),
         }
@@ -111,6 +112,8 @@ def expect_indexes(store: PartitionStore, states: dict[str, RunState]) -> set[by
                 expected.add(keys.pending(run_id, one.activity_id))
     assert listing.counts() == counts
     assert {name: group.runs for name, group in listing.groups().items()} == groups
+    written = {keys.parse_count(key): keys.unpack_offset(value) for key, value in store.scan(b"n", b"o")}
+    assert written == counts
     for key, pending in listing.pending():
         one = states[pending.run_id].activities[pending.activity_id]
         assert key == keys.pending(pending.run_id, pending.activity_id)
