@@ -32,6 +32,7 @@ from orchestrator.engine.trials import Trials
 from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import Marks, Turn
+from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.store import keys
 from orchestrator.store.rows import FailureRow, Refusal, Request, Row
 
@@ -133,10 +134,11 @@ class PartitionStore:
         """A read found damage: open the store again, and it is empty."""
         try:
             self._open()
+            found = self.checkpoint
+            fits = (found.log_id, found.format, found.indexed) == (log_id, FORMAT, indexed)
         except Exception:  # rocksdict raises bare Exceptions; whatever it is, history has it all
-            self.wipe()
-        found = self.checkpoint
-        if (found.log_id, found.format, found.indexed) != (log_id, FORMAT, indexed):
+            fits = False
+        if not fits:  # not above: a cursor in the frames of an error would keep the folder locked
             self.wipe()
 
     def _open(self) -> None:
@@ -145,17 +147,17 @@ class PartitionStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._db = Rdict(str(self.folder), self._options)
         found = self._db.get(keys.CHECKPOINT)
-        self.counts = {
-            keys.parse_count(key): keys.unpack_offset(value)
-            for key, value in self.scan(keys.COUNTS, keys.COUNTS + b"\xff")
-        }
+        self.damaged = False
+        self.counts: dict[tuple[WorkflowStatus, str], int] = {}
         """How many runs there are by status and type: as the rows say, which are slow to read for being
         written so often. Whoever writes the indexes changes this; others copy it."""
-        self.groups = {
-            key[1:].decode(): _decode_group(value)
-            for key, value in self.scan(keys.GROUPS, keys.GROUPS + b"\xff")
-        }
+        self.groups: dict[str, FailureRow] = {}
         """The failure groups, likewise, by fingerprint."""
+        if self.indexed:
+            for key, value in self.scan(keys.COUNTS, keys.COUNTS + b"\xff"):
+                self.counts[keys.parse_count(key)] = keys.unpack_offset(value)
+            for key, value in self.scan(keys.GROUPS, keys.GROUPS + b"\xff"):
+                self.groups[key[1:].decode()] = _decode_group(value)
         new = Checkpoint(log_id=self._log_id, indexed=self.indexed)
         self.checkpoint = _decode_checkpoint(found) if found is not None else new
 

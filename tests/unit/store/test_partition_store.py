@@ -16,6 +16,7 @@ from orchestrator.engine import decider
 from orchestrator.engine.state import Changes, Deadline, DeadlineKind, RunState
 from orchestrator.protocol import events as e
 from orchestrator.protocol.records import Activation, Cause, Marks, Turn
+from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.store import keys, partition_store
 from orchestrator.store.partition_store import Checkpoint, DueDeadline, PartitionStore, StoreDamaged
 from orchestrator.store.rows import Request, Row, encode_state, rows_of
@@ -313,6 +314,23 @@ def test_damage_that_a_read_finds_is_said_and_wiped_at_the_next_opening(tmp_path
     damaged.close()
     again = PartitionStore(tmp_path / "p", log_id="log")
     assert is_empty(again)
+    again.close()
+
+
+def test_damage_that_opening_finds_is_wiped_at_once(tmp_path: Path) -> None:
+    """The counters of a store with indexes are read then."""
+    store = PartitionStore(tmp_path / "p", log_id="log", indexed=True)
+    store.apply([Row(keys.count(WorkflowStatus.FAILED, "Order"), keys.pack_offset(3))], store.checkpoint)
+    store._db.flush()
+    store.apply([], store.checkpoint)
+    store.close()
+    table = min(store.folder.glob("*.sst"))
+    data = bytearray(table.read_bytes())
+    data[10] ^= 1
+    table.write_bytes(bytes(data))
+    again = PartitionStore(tmp_path / "p", log_id="log", indexed=True)
+    assert again.checkpoint == Checkpoint(log_id="log", indexed=True)
+    assert (again.counts, again.damaged) == ({}, False)
     again.close()
 
 
