@@ -24,6 +24,7 @@ def admin(kafka: Shared) -> AdminClient:
 @pytest.fixture
 def topic(admin: AdminClient, namespace: str) -> str:
     admin.create_topics([NewTopic(namespace, 1, 1)])[namespace].result(30)
+    assert end_of(admin, namespace) == 0  # its leader is there: else what is written first is refused
     return namespace
 
 
