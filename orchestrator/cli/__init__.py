@@ -79,6 +79,15 @@ _COMMANDS = {
 
         Example: orchestrator cluster""",
     ),
+    "completion": (
+        "orchestrator.cli.completion:completion",
+        """Print the script with which a shell completes commands and options.
+
+        Put it where your shell looks for such scripts: for bash, into
+        ~/.local/share/bash-completion/completions/orchestrator.
+
+        Example: orchestrator completion bash""",
+    ),
     "demo": (
         "orchestrator.demo.command:demo",
         """Watch business processes survive a kill -9.
@@ -137,6 +146,9 @@ _TOPICS_COMMANDS = {
     "list": """Show the topics of a namespace on Kafka, and whether they are as they should be.
 
         Example: orchestrator topics list --log kafka://127.0.0.1:9092 --namespace orders""",
+    "tail": """Print the newest records of a topic, decoded; with --follow, those that come too.
+
+        Example: orchestrator topics tail history --follow --log kafka://127.0.0.1:9092""",
 }
 
 _QUEUE_COMMANDS = {

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from orchestrator.cli import exits, output
+from orchestrator.cli import exits, output, tail
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.output import Format
 from orchestrator.log.kafka import admin
+from orchestrator.log.kafka.log import KafkaLog
+from orchestrator.log.topics import TOPICS
 
 Output = Annotated[Format, Parameter(name=["--output", "-o"], help="How it is printed.")]
 
@@ -56,6 +58,44 @@ def create_(
 def list_(*, output_: Output = "table", cluster: Cluster | None = None) -> None:
     """Show the topics of a namespace as they are."""
     _print(admin.survey((cluster or Cluster()).settings()), output_)
+
+
+def tail_(
+    topic: Annotated[str, Parameter(name="TOPIC")],
+    /,
+    *,
+    partition: Annotated[
+        list[int] | None, Parameter(help="Only this one; repeat it for several.", negative=())
+    ] = None,
+    limit: Annotated[int, Parameter(help="So many of the last offsets of each partition.")] = 10,
+    follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=(), help="Go on.")] = False,
+    output_: Annotated[
+        Literal["text", "jsonl"], Parameter(name=["--output", "-o"], help="How it is printed.")
+    ] = "text",
+    cluster: Cluster | None = None,
+) -> None:
+    """Print the newest records of a topic, decoded.
+
+    Parameters
+    ----------
+    topic:
+        Without the namespace: commands, history, tasks, …
+    """
+    if topic not in TOPICS:
+        raise exits.CommandUsage(f"there is no topic {topic!r}; the topics are {', '.join(TOPICS)}")
+    settings = (cluster or Cluster()).settings()
+    admin.check(settings, "view")
+    log = KafkaLog(settings, member="tail")
+    try:
+        count = log.partitions(topic)
+        wanted = partition or list(range(count))
+        if not set(wanted) <= set(range(count)):
+            raise exits.CommandUsage(f"{topic} has the partitions 0 to {count - 1}")
+        for record in tail.records(log, topic, tail.newest(log, topic, wanted, limit), follow=follow):
+            shown = tail.line(record) if output_ == "text" else output.to_jsonl([tail.described(record)])
+            print(shown, flush=follow)
+    finally:
+        log.close()
 
 
 def _print(reports: Sequence[admin.TopicReport], format: Format) -> None:
