@@ -74,13 +74,14 @@ class TestClaims:
         """“My claim means my nonce”: an epoch alone proves nothing."""
         harness.hold()
         rivals = [Contender(harness, name).assign() for name in ("a", "b")]
-        steps(*rivals)  # both are under way: what is outbid before it was sent is purged
+        steps(*rivals)
         harness.release()
         poll(*rivals, until=lambda: sorted(r.it.phase.value for r in rivals) == ["outbid", "running"])
         winner = next(rival for rival in rivals if rival.it.running)
-        first, second = foreigner.claims()
-        assert (first.epoch, second.epoch) == (1, 1)
+        first, *others = foreigner.claims()
         assert first.owner == winner.name
+        # Both were under way; but a busy broker may let one wait until it is outbid, and so purged.
+        assert [claim.epoch for claim in (first, *others)] in ([1, 1], [1])
 
     def test_a_claim_that_loses_against_a_higher_one_is_made_again_above_it(
         self, harness: Harness, foreigner: Foreigner

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,13 +37,19 @@ def test_workflows_and_activities_are_found_by_name(folder: Path) -> None:
 
 
 def test_plain_python_stays_what_it_is_where_no_workflow_runs(folder: Path) -> None:
+    """In a process of its own, for what is replaced stays so."""
     (folder / "some_module.py").write_text("from time import time\n" + WORKFLOW.format(name="A"))
-    own = time.time
-    load(["some_module"], runs_workflows=False)
-    assert time.time is own
-    load(["some_module"])
-    assert time.time is not own
-    assert sys.modules["some_module"].time is time.time
+    code = """
+import sys, time
+from orchestrator.cli.modules import load
+own = time.time
+load(["some_module"], runs_workflows=False)
+assert time.time is own
+load(["some_module"])
+assert time.time is not own
+assert sys.modules["some_module"].time is time.time
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
 
 
 def test_a_module_in_a_package_is_named_either_way(folder: Path) -> None:
