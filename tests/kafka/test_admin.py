@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -55,6 +55,11 @@ class Operator:
 
     def make(self, *topics: str, partitions: int = 1) -> None:
         self._done(self._admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics]))
+        _until(lambda: self._see(topics))
+
+    def _see(self, topics: Iterable[str]) -> None:
+        if missing := set(topics) - self._admin.list_topics(timeout=30).topics.keys():
+            raise ValueError(f"the broker does not know {missing} yet")
 
     def delete(self, *topics: str) -> None:
         self._done(self._admin.delete_topics(list(topics)))
@@ -323,7 +328,7 @@ def test_the_right_to_publish_is_named_when_somebody_publishes(
 
 
 def _until(ask: Callable[[], object]) -> None:
-    """Rights reach the broker a moment after they were given."""
+    """Rights and topics reach the broker a moment after they were given."""
     for _ in range(100):
         try:
             ask()

@@ -23,9 +23,15 @@ def admin(kafka: Shared) -> AdminClient:
 
 @pytest.fixture
 def topic(admin: AdminClient, namespace: str) -> str:
+    """One whose leader is there: else what is written first is refused."""
     admin.create_topics([NewTopic(namespace, 1, 1)])[namespace].result(30)
-    assert end_of(admin, namespace) == 0  # its leader is there: else what is written first is refused
-    return namespace
+    deadline_s = time.monotonic() + 30
+    while True:
+        try:
+            assert end_of(admin, namespace) == 0
+            return namespace
+        except KafkaException:
+            assert time.monotonic() < deadline_s, "the topic has no leader"
 
 
 def end_of(admin: AdminClient, topic: str) -> int:
