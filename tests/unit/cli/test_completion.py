@@ -20,14 +20,14 @@ SHELLS = {
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
-        (["work"], {"worker", "workflow"}),
-        (["workflow", "sta"], {"start"}),
-        (["workflow", "list", "--sta"], {"--status"}),
-        (["completion", "z"], {"zsh"}),
+        (["work"], ["worker", "workflow"]),
+        (["workflow", "sta"], ["start"]),
+        (["workflow", "list", "--sta"], ["--status"]),
+        (["completion", "z"], ["zsh"]),
     ],
     ids=" ".join,
 )
-def test_bash_completes(typed: list[str], completed: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_bash_completes(typed: list[str], completed: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     completion("bash")
     words = " ".join(["orchestrator", *typed])
     asking = (
@@ -36,7 +36,7 @@ def test_bash_completes(typed: list[str], completed: set[str], capsys: pytest.Ca
     done = subprocess.run(
         ["bash", "-c", capsys.readouterr().out + asking], capture_output=True, text=True, check=True
     )
-    assert set(done.stdout.split()) == completed
+    assert sorted(done.stdout.split()) == completed
 
 
 @pytest.mark.parametrize("shell", SHELLS)
