@@ -14,13 +14,13 @@ def operations_routes(operations: Operations) -> APIRouter:
     """``/metrics``, ``/live`` and ``/ready``."""
     router = APIRouter(tags=["operations"])
 
-    def route(path: str, summary: str) -> None:
+    def route(path: str) -> None:
         async def get(accept: Annotated[str, Header()] = "") -> Response:
             found = await asyncio.to_thread(operations.answer, path, accept)
             return Response(found.body, found.status, media_type=found.content_type)
 
-        router.add_api_route(path, get, summary=summary, include_in_schema=False)
+        router.add_api_route(path, get, include_in_schema=False)
 
-    for path, summary in PATHS.items():
-        route(path, summary)
+    for path in PATHS:
+        route(path)
     return router

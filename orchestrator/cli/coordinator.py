@@ -19,7 +19,7 @@ from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.modules import load
 from orchestrator.cli.monitoring import Monitoring
 from orchestrator.cli.options import Logging, retention_of
-from orchestrator.cli.process import HangWatch, settle_collector
+from orchestrator.cli.process import NOT_OWNED, HangWatch, settle_collector
 from orchestrator.coordinator.coordinator import Coordinator
 from orchestrator.coordinator.metering import MetricsMeter
 from orchestrator.coordinator.runtime import SystemRuntime
@@ -103,7 +103,7 @@ def _why_dead(member: Coordinator) -> str:
 def _why_not_ready(member: Coordinator, kafka: KafkaLog) -> str:
     if trouble := kafka.trouble():
         return trouble
-    return "" if member.owns_all else "partitions are being restored or claimed"
+    return "" if member.owns_all else NOT_OWNED
 
 
 def _stop_on_signals(member: Coordinator) -> None:

@@ -20,6 +20,7 @@ from orchestrator.api.server import bind, serving
 from orchestrator.cli.modules import Loaded, load
 from orchestrator.cli.options import Logging, retention_of, slots_of
 from orchestrator.cli.process import (
+    NOT_OWNED,
     HangWatch,
     end_process,
     settle_collector,
@@ -129,7 +130,7 @@ def _why_dead(engine: Engine) -> str:
 
 
 def _why_not_ready(engine: Engine) -> str:
-    return _why_dead(engine) or ("" if engine.ready else "partitions are being restored or claimed")
+    return _why_dead(engine) or ("" if engine.ready else NOT_OWNED)
 
 
 def _say_ready(loaded: Loaded, taken: socket.socket) -> None:

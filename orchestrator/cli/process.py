@@ -22,6 +22,9 @@ a workflow holds the interpreter's lock, and nothing in this process can end it 
 LOOK_S = 0.2
 """How often a role looks whether all is well."""
 
+NOT_OWNED = "partitions are being restored or claimed"
+"""Why a role that decides is not ready, as a rule for seconds."""
+
 _REARM_S = 1.0
 """Arming starts a thread, so it is not done at every step."""
 

@@ -21,11 +21,7 @@ from orchestrator.telemetry.metrics import exposition
 
 TEXT = "text/plain; charset=utf-8"
 
-PATHS = {
-    "/metrics": "What is counted and measured, for Prometheus",
-    "/live": "Whether the process should go on: 503 if only a restart helps",
-    "/ready": "Whether it does its work now: 503 if it cannot",
-}
+PATHS = ("/metrics", "/live", "/ready")
 
 
 class Answer(NamedTuple):
