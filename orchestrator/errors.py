@@ -12,6 +12,7 @@ Errors are named by who must act::
     │   ├── NotInWorkflow            a workflow API was called outside of a workflow
     │   ├── ReadOnlyViolation        a query tried to change the workflow
     │   ├── NotDeterministic         workflow code used something that cannot be replayed
+    │   ├── QueryError               what lists are asked with is no query; ``column`` says where
     │   └── PayloadError             a value cannot be encoded, decoded, or is too large
     ├── CommandRejected              the caller of a client: the engine refused the command
     │   ├── WorkflowAlreadyStarted   the id is in use, or may not be used again
@@ -82,6 +83,18 @@ class NotDeterministic(UsageError):
     Raised for threads, files and the like inside a workflow, and when a replay finds other actions
     than the history holds; then the message shows what was expected and what was found.
     """
+
+
+class QueryError(UsageError):
+    """What runs are looked for with is not a query.
+
+    Attributes:
+        column: where the reader stumbled, from 1 on; 0 if it is about the whole.
+    """
+
+    def __init__(self, message: str, column: int = 0) -> None:
+        super().__init__(message)
+        self.column = column
 
 
 class PayloadError(UsageError):

@@ -16,6 +16,7 @@ from orchestrator.api.guard import LOCAL_HOSTS, Guard
 from orchestrator.api.lists import list_routes
 from orchestrator.api.operations import operations_routes
 from orchestrator.api.overview import overview_routes
+from orchestrator.api.pages.routes import page_routes
 from orchestrator.api.responses import install_error_handlers, schemas
 from orchestrator.api.workflows import workflow_routes
 from orchestrator.log.wire import PREFIX
@@ -25,7 +26,11 @@ ABOUT = "Durable execution for Python whose only infrastructure is Kafka.\n\n"
 
 
 def create_app(
-    backend: Backend, *, operations: Operations | None = None, hosts: frozenset[str] | None = LOCAL_HOSTS
+    backend: Backend,
+    *,
+    operations: Operations | None = None,
+    hosts: frozenset[str] | None = LOCAL_HOSTS,
+    base_path: str = "",
 ) -> FastAPI:
     """The application.
 
@@ -33,13 +38,23 @@ def create_app(
         backend: what it serves; it stays the caller's to close.
         operations: metrics and health, if it serves them too.
         hosts: names under which it may be asked for; None does not check.
+        base_path: the path that a proxy serves it below, such as "/orchestrator"; the proxy may pass it on
+            with requests, or take it away.
     """
-    app = FastAPI(title="Orchestrator", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Orchestrator",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        root_path=base_path,
+    )
     app.include_router(list_routes(backend), prefix=PREFIX)
     app.include_router(workflow_routes(backend), prefix=PREFIX)
     app.include_router(messages.message_routes(backend), prefix=PREFIX)
     if backend.overview is not None:
         app.include_router(overview_routes(backend.overview), prefix=PREFIX)
+        app.include_router(page_routes(backend, backend.overview))
     if operations is not None:
         app.include_router(operations_routes(operations))
     app.add_middleware(Guard, hosts=hosts)

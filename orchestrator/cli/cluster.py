@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import groupby
 from typing import Any
 
 import msgspec
 
 from orchestrator.cli import output
 from orchestrator.cli.workflow import Output, Where, engine_at
+from orchestrator.codec.people import ranges, span_of
 
 
 def cluster(*, output_: Output = "table", where: Where | None = None) -> None:
@@ -29,7 +29,7 @@ def cluster(*, output_: Output = "table", where: Where | None = None) -> None:
         "SERVES": "serves",
         "RUNNING": "running",
         "VERSION": "version",
-        "SILENT": lambda member: output.span_of(member["silent_ms"]),
+        "SILENT": lambda member: span_of(member["silent_ms"]),
     }
     output.rows(members, columns, output_, key="name")
     if output_ == "table":
@@ -60,13 +60,6 @@ def _worker(seen: Mapping[str, Any]) -> dict[str, Any]:
         "version": beat["version"],
         "silent_ms": seen["silent_ms"],
     }
-
-
-def ranges(numbers: list[int]) -> str:
-    """Numbers as people write them: ``0-3, 7``."""
-    runs = groupby(enumerate(sorted(numbers)), key=lambda item: item[1] - item[0])
-    ends = [[number for _, number in run] for _, run in runs]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ends)
 
 
 def _progress(found: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from orchestrator.cli import output
 from orchestrator.cli.engine import Engine
 from orchestrator.codec.payloads import BINARY_NULL, JSON_PLAIN
+from orchestrator.codec.people import span_of, time_of
 from orchestrator.protocol.events import ActivityScheduled, Event
 from orchestrator.protocol.records import Turn
 from orchestrator.protocol.values import Failure, Payload
@@ -50,7 +51,7 @@ def history_text(history: History) -> str:
         for number, event in _numbered(turn):
             if isinstance(event, ActivityScheduled):
                 activities[event.activity_id] = event.activity_type
-            time, kind = output.time_of(turn.time_ms), type(event).__name__
+            time, kind = time_of(turn.time_ms), type(event).__name__
             rows.append([str(number), time, kind, details(event, activities)])
     return output.table(["ID", "TIME", "EVENT", "DETAILS"], rows)
 
@@ -79,9 +80,9 @@ def details(event: msgspec.Struct, activities: Mapping[int, str] | None = None) 
 def _named(name: str, value: Any) -> tuple[str, str]:
     """A field and its value as people say it: times and durations without their unit in the name."""
     if name.endswith("_time_ms"):
-        return name.removesuffix("_ms"), output.time_of(value)
+        return name.removesuffix("_ms"), time_of(value)
     if name.endswith("_ms"):
-        return name.removesuffix("_ms"), output.span_of(value)
+        return name.removesuffix("_ms"), span_of(value)
     return name, value[:_WORKER_CHARS] if name == "worker" else _short(value)
 
 
@@ -119,7 +120,7 @@ def failure_text(failure: Mapping[str, Any] | None) -> str:
 
 def took(row: Mapping[str, Any]) -> str:
     """How long a run was open; "" while it is."""
-    return output.span_of(row["close_time_ms"] - row["start_time_ms"]) if row["close_time_ms"] else ""
+    return span_of(row["close_time_ms"] - row["start_time_ms"]) if row["close_time_ms"] else ""
 
 
 def step(row: Mapping[str, Any]) -> str:
@@ -137,10 +138,10 @@ def description_text(found: dict[str, Any]) -> str:
             "Run id": row["run_id"],
             "Type": row["workflow_type"],
             "Status": row["status"],
-            "Started": output.time_of(row["start_time_ms"]),
-            "Closed": output.time_of(row["close_time_ms"]),
+            "Started": time_of(row["start_time_ms"]),
+            "Closed": time_of(row["close_time_ms"]),
             "Took": took(row),
-            "Times out": output.time_of(found["run_timeout_time_ms"]),
+            "Times out": time_of(found["run_timeout_time_ms"]),
             "Events": str(row["history_events"]),
             "Tags": ", ".join(row["tags"]),
             "Input": _compact(found["input"]),
@@ -157,13 +158,13 @@ def description_text(found: dict[str, Any]) -> str:
             item["activity_type"],
             item["state"],
             f"{item['attempt']}/{item['maximum_attempts'] or '∞'}",
-            output.time_of(item["next_retry_time_ms"]),
+            time_of(item["next_retry_time_ms"]),
             failure_text(item["last_failure"]),
         ]
         for item in found["pending_activities"]
     ]
     timers = [
-        [str(item["timer_id"]), output.time_of(item["fire_time_ms"]), item["summary"]]
+        [str(item["timer_id"]), time_of(item["fire_time_ms"]), item["summary"]]
         for item in found["pending_timers"]
     ]
     sections = [head]

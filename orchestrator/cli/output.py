@@ -10,11 +10,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any, Literal
 
 import msgspec
+
+from orchestrator.codec.people import time_of
 
 Format = Literal["table", "json", "jsonl", "ids"]
 
@@ -110,25 +110,6 @@ def fields(values: Mapping[str, str]) -> str:
         for name, value in values.items()
         if value
     )
-
-
-def time_of(time_ms: int | None) -> str:
-    """A time as people write it, in UTC; "" if there is none."""
-    if not time_ms:
-        return ""
-    return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
-
-
-def span_of(span_ms: int) -> str:
-    """How long something takes, in its two largest units: ``1.25 s``, ``3 min 20 s``, ``2 d 4 h``."""
-    for (large, name), (small, small_name) in pairwise(_UNITS):
-        if span_ms >= large:
-            rest = span_ms % large // small
-            return f"{span_ms // large} {name}" + (f" {rest} {small_name}" if rest else "")
-    return f"{span_ms / 1_000:.5g} s"
-
-
-_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 
 def _one_line(text: str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from orchestrator.api.plain import plain
 from orchestrator.cli import output
 from orchestrator.codec import avro
+from orchestrator.codec.people import time_of
 from orchestrator.log.port import Log, Record
 from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import COMMANDS, COMMANDS_TX, META
@@ -74,5 +75,5 @@ def line(record: Record) -> str:
     shown = described(record)
     place = f"{record.topic}-{record.partition}@{record.offset}"
     value = output.to_jsonl([shown["value"]]) if "value" in shown else shown.get("error", "")
-    parts = chain((output.time_of(record.time_ms), place, shown["kind"], shown["key"]), (value,))
+    parts = chain((time_of(record.time_ms), place, shown["kind"], shown["key"]), (value,))
     return "  ".join(part for part in parts if part)

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
-from orchestrator.errors import UsageError
+from orchestrator.errors import QueryError
 from orchestrator.protocol.values import WorkflowStatus
 
 MAX_QUERY_CHARS = 10_000
@@ -162,10 +162,10 @@ def parse(text: str) -> All:
     """A query as a tree, whose top are the tests that all must hold; an empty text is ``EVERYTHING``.
 
     Raises:
-        UsageError: it is not a query; the message says what was found, what was expected, and where.
+        QueryError: it is not a query; the message says what was found, what was expected, and where.
     """
     if len(text) > MAX_QUERY_CHARS:
-        raise UsageError(f"the query has {len(text)} characters; at most {MAX_QUERY_CHARS:,} are read")
+        raise QueryError(f"the query has {len(text)} characters; at most {MAX_QUERY_CHARS:,} are read")
     parser = _Parser(text)
     if parser.token.kind == "end":
         return EVERYTHING
@@ -247,7 +247,7 @@ class _Parser:
             column = self._at + len(rest) - len(rest.lstrip()) + 1
             shown = rest.strip()[:20]
             why = "a text without its closing quote" if shown[0] in "\"'" else "no word, text or sign"
-            raise UsageError(f"the query has {shown!r} at column {column}, which is {why}")
+            raise QueryError(f"the query has {shown!r} at column {column}, which is {why}", column)
         kind, word, column = found.lastgroup, found[found.lastgroup], found.start(found.lastgroup) + 1
         if kind == "word" and word.upper() in _KEYWORDS:
             kind, word = "keyword", word.upper()
@@ -257,7 +257,8 @@ class _Parser:
     def fail(self, expected: str) -> NoReturn:
         """The next token is none that may stand here."""
         found = self.token.text[:40] or "its end"
-        raise UsageError(f"the query has {found} at column {self.token.column}, where {expected} is expected")
+        column = self.token.column
+        raise QueryError(f"the query has {found} at column {column}, where {expected} is expected", column)
 
     def took(self, *texts: str) -> bool:
         """Whether the next token is one of these keywords or signs; goes on if so."""
@@ -291,7 +292,7 @@ class _Parser:
         """``one`` of the grammar."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise UsageError(f"the query has more than {MAX_DEPTH} parentheses and NOTs within each other")
+            raise QueryError(f"the query has more than {MAX_DEPTH} parentheses and NOTs within each other")
         try:
             if self.took("NOT"):
                 return Not(self.one())

@@ -40,30 +40,6 @@ def test_fields_without_a_value_are_left_out() -> None:
     assert output.fields({"A": "1\n2", "Long": "", "Bc": "3"}) == "A     1\n      2\nBc    3"
 
 
-@pytest.mark.parametrize(
-    ("time_ms", "text"), [(None, ""), (0, ""), (1_700_000_000_123, "2023-11-14 22:13:20.123Z")]
-)
-def test_times_are_utc_and_sort_as_text(time_ms: int | None, text: str) -> None:
-    assert output.time_of(time_ms) == text
-
-
-@pytest.mark.parametrize(
-    ("span_ms", "text"),
-    [
-        (0, "0 s"),
-        (7, "0.007 s"),
-        (59_999, "59.999 s"),
-        (60_000, "1 min"),
-        (200_500, "3 min 20 s"),
-        (3_600_000, "1 h"),
-        (90_060_000, "1 d 1 h"),
-        (86_400_000 * 400, "400 d"),
-    ],
-)
-def test_spans_have_their_two_largest_units(span_ms: int, text: str) -> None:
-    assert output.span_of(span_ms) == text
-
-
 def test_a_column_without_anything_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     columns: dict[str, output.Column] = {"ID": "id", "TAGS": "tags", "BOTH": lambda row: row["id"] * 2}
     output.rows([{"id": "a", "tags": []}, {"id": "b", "tags": []}], columns, "table", key="id")

@@ -1,0 +1,125 @@
+"""``/workflows``: the runs that a query finds. All that the list shows is in its address."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from orchestrator.api.backend import Backend
+from orchestrator.api.pages.rendering import link_of, now_ms, page_router, render
+from orchestrator.api.responses import INVALID
+from orchestrator.codec import query_text
+from orchestrator.codec.query import FIELDS, parse, quoted
+from orchestrator.errors import QueryError
+from orchestrator.protocol.values import WorkflowStatus
+from orchestrator.protocol.views import RunCounts, RunPage
+from orchestrator.view.lists import MAX_ROWS_EXAMINED
+
+PAGE_ROWS = 100
+"""Runs on one page: more than anybody reads, some 60 KB."""
+
+MAX_TYPES = 12
+"""Types with a chip of their own: those of most runs."""
+
+_AGES = (("1 h", 3_600_000), ("24 h", 86_400_000), ("7 d", 7 * 86_400_000))
+
+
+class Chip(NamedTuple):
+    """A filter as a link: ``query`` is what the list is asked with when it is clicked."""
+
+    words: str
+    query: str
+    on: bool = False
+    runs: int | None = None
+
+
+class Filters(NamedTuple):
+    """The filters beside a query: what it tests now, and what it could."""
+
+    statuses: tuple[Chip, ...]
+    types: tuple[Chip, ...]
+    ages: tuple[Chip, ...]
+    tests: tuple[Chip, ...]
+    complete: bool
+
+
+def runs_pages(backend: Backend) -> APIRouter:
+    """The list of runs."""
+    router = page_router()
+    reader = backend.reader
+
+    @router.get("/workflows")
+    async def workflows(
+        request: Request,
+        q: Annotated[str, Query()] = "",
+        page: Annotated[str, Query()] = "",
+        find: Annotated[str, Query()] = "",
+    ) -> Response:
+        if find.strip():
+            query = f"WorkflowId STARTS_WITH {quoted(find.strip())}"
+            return RedirectResponse(link_of(request, "/workflows", q=query), 303)
+        try:
+            parse(q)
+        except QueryError as error:
+            return render(
+                request, "runs.html", status=INVALID, error=error, **_context(q, page, RunPage(rows=()))
+            )
+        by_status = query_text.widened(q, "ExecutionStatus")
+        by_type = query_text.widened(q, "WorkflowType")
+        found, statuses, types = await asyncio.gather(
+            reader.list_runs(q, limit=PAGE_ROWS, page=page),
+            reader.count_runs(by_status),
+            reader.count_runs(by_type),
+        )
+        filters = filters_of(q, statuses, types, now_ms())
+        return render(request, "runs.html", error=None, filters=filters, **_context(q, page, found))
+
+    return router
+
+
+def _context(q: str, page: str, found: RunPage) -> dict[str, Any]:
+    return {
+        "q": q,
+        "page": page,
+        "found": found,
+        "fields": FIELDS,
+        "examined": MAX_ROWS_EXAMINED,
+        "page_rows": PAGE_ROWS,
+    }
+
+
+def filters_of(q: str, by_status: RunCounts, by_type: RunCounts, now_ms: int) -> Filters:
+    """The filters beside a query that is one. Counts are of what the other filters leave."""
+    tests = query_text.parts(q)
+
+    def chip(field: str, value: str, runs: int) -> Chip:
+        on = f"{field} = {quoted(value)}" in tests
+        query = query_text.widened(q, field) if on else query_text.narrowed(q, field, value)
+        return Chip(value, query, on, runs)
+
+    statuses = _totals((one.status.value, one.runs) for one in by_status.counts)
+    types = _totals((one.workflow_type, one.runs) for one in by_type.counts)
+    most = sorted(types, key=lambda kind: (-types[kind], kind))[:MAX_TYPES]
+    return Filters(
+        statuses=tuple(
+            chip("ExecutionStatus", status.value, statuses.get(status.value, 0)) for status in WorkflowStatus
+        ),
+        types=tuple(chip("WorkflowType", kind, types[kind]) for kind in sorted(most)),
+        ages=tuple(
+            Chip(words, query_text.narrowed(q, "StartTime", (now_ms - age_ms) // 1_000 * 1_000, ">="))
+            for words, age_ms in _AGES
+        ),
+        tests=tuple(Chip(test, query_text.without(q, test)) for test in tests),
+        complete=by_status.complete and by_type.complete,
+    )
+
+
+def _totals(found: Iterable[tuple[str, int]]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for name, runs in found:
+        totals[name] = totals.get(name, 0) + runs
+    return totals
