@@ -92,7 +92,7 @@ def docs_page(openapi: dict[str, Any]) -> str:
         "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
         "pre{background:#8882;padding:.5rem;overflow:auto}h2{font-size:1rem}</style>"
         f"<h1>{escape(openapi['info']['title'])} HTTP API</h1>"
-        f"<p>The same for programs: <a href=/openapi.json>openapi.json</a></p>"
+        f"<p>The same for programs: <a href=openapi.json>openapi.json</a></p>"
         f"<pre>{escape(openapi['info']['description'])}</pre>{''.join(sections)}</html>"
     )
 

@@ -25,6 +25,7 @@ from orchestrator.api.pages.static import ASSETS
 from orchestrator.api.plain import plain
 from orchestrator.api.responses import INVALID
 from orchestrator.codec import people
+from orchestrator.codec.query import quoted
 from orchestrator.errors import OrchestratorError
 from orchestrator.log.wire import problem_of
 from orchestrator.protocol.values import Failure, Payload
@@ -180,6 +181,15 @@ def attempt_text(attempt: int, maximum: int = 0) -> str:
     return f"{attempt}/{maximum or '∞'}" if attempt else ""
 
 
+def bytes_text(data: bytes) -> str:
+    """Bytes as people read them: as text if they are, else as hexadecimal digits."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    return text if all(sign.isprintable() or sign in "\n\t" for sign in text) else data.hex(" ", 2)
+
+
 def number_text(number: int) -> str:
     """A number with its thousands apart."""
     return f"{number:,}"
@@ -191,7 +201,9 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "span": people.span_of,
     "ranges": people.ranges,
     "number": number_text,
+    "quoted": quoted,
     "payload": payload_text,
+    "bytes": bytes_text,
     "causes": causes,
     "attempt": attempt_text,
 }
