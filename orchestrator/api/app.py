@@ -47,7 +47,6 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        root_path=base_path,
     )
     app.include_router(list_routes(backend), prefix=PREFIX)
     app.include_router(workflow_routes(backend), prefix=PREFIX)
@@ -57,7 +56,7 @@ def create_app(
         app.include_router(page_routes(backend, backend.overview))
     if operations is not None:
         app.include_router(operations_routes(operations))
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(Guard, hosts=hosts, base_path=base_path)
     install_error_handlers(app)
 
     def openapi() -> dict[str, Any]:

@@ -24,11 +24,13 @@ class Guard:
       giving its own name this machine's address. ``hosts`` None: behind a proxy, which checks it.
     - A request that changes something is refused if its ``Origin`` is another site than its ``Host``.
     - Paths are matched undecoded, and names decoded afterwards: a workflow id may hold slashes.
+    - Below a ``base_path`` such as "/orchestrator", paths are taken with and without it.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = LOCAL_HOSTS) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = LOCAL_HOSTS, base_path: str = "") -> None:
         self._app = app
         self._hosts = hosts
+        self._base_path = base_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -40,7 +42,12 @@ class Guard:
         if refusal is not None:
             await _refuse(send, refusal)
         else:
-            await self._app({**scope, "path": scope["raw_path"].decode("latin-1")}, receive, send)
+            await self._app({**scope, **self._place(scope)}, receive, send)
+
+    def _place(self, scope: Scope) -> dict[str, str]:
+        path = scope["raw_path"].decode("latin-1")
+        root = self._base_path or scope.get("root_path", "")
+        return {"root_path": root, "path": f"{path}/" if path == root else path}
 
     def _refusal(self, method: str, headers: dict[bytes, str]) -> Problem | None:
         host = headers.get(b"host", "")

@@ -7,7 +7,6 @@ go through ``link``, so the page works below any path.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from time import time_ns
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
@@ -166,7 +166,11 @@ def now_ms() -> int:
 def payload_text(payload: Payload) -> str:
     """A value as people read it: texts as they are, other JSON indented, bytes as Base64."""
     value = plain(payload)
-    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    return (
+        value
+        if isinstance(value, str)
+        else msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    )
 
 
 def causes(failure: Failure | None) -> Iterator[Failure]:

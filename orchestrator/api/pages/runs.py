@@ -110,7 +110,7 @@ def filters_of(q: str, by_status: RunCounts, by_type: RunCounts, now_ms: int) ->
         ),
         types=tuple(chip("WorkflowType", kind, types[kind]) for kind in sorted(most)),
         ages=tuple(
-            Chip(words, query_text.narrowed(q, "StartTime", (now_ms - age_ms) // 1_000 * 1_000, ">="))
+            Chip(words, query_text.narrowed(q, "StartTime", (now_ms - age_ms) // 60_000 * 60_000, ">="))
             for words, age_ms in _AGES
         ),
         tests=tuple(Chip(test, query_text.without(q, test)) for test in tests),

@@ -109,10 +109,10 @@ class Site:
         return Page(answer, whole=False)
 
     def beat(self, beat: Beat) -> None:
-        self._append(WORKERS, avro.encode(beat, WORKERS))
+        self._append(WORKERS, avro.encode(beat))
 
     def dead_letter(self, letter: DeadLetter) -> None:
-        self._append(DEAD_LETTERS, avro.encode(letter, DEAD_LETTERS))
+        self._append(DEAD_LETTERS, avro.encode(letter))
 
     def _append(self, topic: str, value: bytes) -> None:
         member = self._log.member()
