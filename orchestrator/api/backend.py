@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.streams import Streams
+from orchestrator.api.watch import Watch
 from orchestrator.client.client import Client
 from orchestrator.client.reads import AsyncReader
 from orchestrator.log.aio import AioLog
@@ -14,16 +16,17 @@ class Backend:
 
     Args:
         log: the log's asyncio side; it stays the caller's to close.
-        reader: the read side.
+        reader: the read side, in this process.
         overview: a view's account of itself, if a view serves this.
     """
 
-    def __init__(self, log: AioLog, reader: AsyncReader, overview: Overview | None = None) -> None:
+    def __init__(self, log: AioLog, reader: ThreadedReader, overview: Overview | None = None) -> None:
         self.log = log
         self.reader = reader
         self.overview = overview
         self.client = Client(log, reader=reader, identity="http")
         self.streams = Streams(log)
+        self.watch = Watch(reader.positions)
 
     def reads(self, bookmark: str) -> AsyncReader:
         """The reader, behind a bookmark; "" is none."""
@@ -31,5 +34,6 @@ class Backend:
 
     async def close(self) -> None:
         """End all requests that wait for something."""
+        await self.watch.close()
         await self.streams.close_all()
         await self.client.close()

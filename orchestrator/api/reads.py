@@ -34,6 +34,10 @@ class ThreadedReader:
         """As ``AsyncReader.after``."""
         return ThreadedReader(self._reader, bookmark)
 
+    def positions(self) -> tuple[int, ...]:
+        """As ``Reader.positions``."""
+        return self._reader.positions()
+
     async def list_runs(self, query: str = "", *, limit: int = 100, page: str = "") -> RunPage:
         """As ``Reader.list_runs``."""
         return await self._read(Reader.list_runs, query, limit=limit, page=page)

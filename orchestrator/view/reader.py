@@ -34,6 +34,12 @@ class Reader(Protocol):
             Unavailable: it takes too long.
         """
 
+    def positions(self) -> tuple[int, ...]:
+        """How far each partition of history is shown: the offset of the next record, -1 where it is not.
+
+        It costs nothing, and changes with whatever the other methods would answer.
+        """
+
     def list_runs(self, query: str = "", *, limit: int = 100, page: str = "") -> RunPage:
         """Runs that match a query (see ``codec.query``), newest start first.
 

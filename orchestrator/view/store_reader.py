@@ -71,6 +71,10 @@ class StoreReader:
                     f"bookmark says {offset}; ask again in a moment, or without the bookmark"
                 )
 
+    def positions(self) -> tuple[int, ...]:
+        """How far each partition is shown; see ``Reader``."""
+        return tuple(store.checkpoint.offset if store is not None else -1 for store in self._stores())
+
     def list_runs(self, query: str = "", *, limit: int = 100, page: str = "") -> RunPage:
         """Runs that match a query, newest start first. ``page`` continues an earlier list."""
         return lists.list_runs(self._listings(), query, limit, page)

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from starlette.types import Message
+
+from orchestrator.api import watch as watch_module
+from orchestrator.api.pages import live as module
+from orchestrator.api.pages.live import Live, Update, event
+from orchestrator.api.watch import Watch
+from orchestrator.errors import Unavailable, WorkflowNotFound
+
+SOON_S = 10.0
+
+SCOPE = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "GET", "headers": []}
+
+
+class Browser:
+    """Takes an answer as a server hands it on."""
+
+    def __init__(self, *, takes: int = 1_000) -> None:
+        self.text = ""
+        self.status = 0
+        self.gone = asyncio.Event()
+        self.came = asyncio.Event()
+        self._takes = takes
+
+    async def receive(self) -> Message:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            return
+        self._takes -= 1
+        if self._takes < 0:
+            await asyncio.Event().wait()
+        self.text += message["body"].decode()
+        self.came.set()
+
+    async def sees(self, words: str) -> None:
+        async with asyncio.timeout(SOON_S):
+            while words not in self.text:
+                self.came.clear()
+                await self.came.wait()
+
+
+class Page:
+    """Something that changes, and what a browser is told of it."""
+
+    def __init__(self) -> None:
+        self.positions = [0]
+        self.watch = Watch(lambda: self.positions)
+        self.number = 0
+        self.asked = 0
+        self.error: Exception | None = None
+        self.last = False
+        self._told = 0
+
+    def change(self) -> None:
+        self.number += 1
+        self.positions[0] += 1
+
+    async def updates(self) -> Update | None:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        if self.number == self._told:
+            return None
+        self._told = self.number
+        return Update(f"<p>{self.number}</p>", str(self.number), last=self.last)
+
+    def open(self, browser: Browser) -> asyncio.Task[None]:
+        answer = Live(self.watch, 0, self.updates)
+        return asyncio.create_task(answer(SCOPE, browser.receive, browser.send))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "LOOK_S", 0.01)
+
+
+async def ends(task: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(SOON_S):
+        await task
+
+
+async def test_what_changes_is_told_with_how_far_it_has_come() -> None:
+    page, browser = Page(), Browser()
+    page.change()
+    task = page.open(browser)
+    await browser.sees("id: 1\ndata: <p>1</p>\n\n")
+    assert browser.text.startswith("retry: 1000\n\n")
+    page.change()
+    await browser.sees("id: 2\ndata: <p>2</p>\n\n")
+    await page.watch.close()
+    await ends(task)
+
+
+async def test_nothing_is_told_of_what_the_page_shows_already() -> None:
+    page, browser = Page(), Browser()
+    task = page.open(browser)
+    await browser.sees("retry")
+    page.positions[0] += 1  # of another run
+    page.change()
+    await browser.sees("<p>1</p>")
+    assert browser.text.count("data:") == 1
+    browser.gone.set()
+    await ends(task)
+
+
+async def test_a_flood_is_a_few_messages() -> None:
+    page, browser = Page(), Browser()
+    task = page.open(browser)
+    for _ in range(100):
+        page.change()
+        await asyncio.sleep(0.01)
+    await browser.sees("<p>100</p>")
+    assert 2 <= browser.text.count("data:") <= 100 * 0.02 / module.APART_S + 3
+    await page.watch.close()
+    await ends(task)
+
+
+async def test_the_last_message_ends_the_stream() -> None:
+    page, browser = Page(), Browser()
+    page.change()
+    page.last = True
+    await ends(page.open(browser))
+    assert browser.text.endswith("data: <p>1</p>\n\nevent: close\ndata: \n\n")
+
+
+async def test_a_run_that_is_gone_ends_the_stream() -> None:
+    page, browser = Page(), Browser()
+    page.error = WorkflowNotFound("there is no such run")
+    await ends(page.open(browser))
+    assert browser.text == "retry: 1000\n\nevent: close\ndata: \n\n"
+
+
+async def test_a_partition_that_is_read_again_is_waited_for() -> None:
+    page, browser = Page(), Browser()
+    page.error = Unavailable("partition 0 is being restored")
+    task = page.open(browser)
+    await browser.sees("retry")
+    page.error = None
+    page.change()
+    await browser.sees("<p>1</p>")
+    await page.watch.close()
+    await ends(task)
+
+
+async def test_a_quiet_page_shows_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.02)
+    page, browser = Page(), Browser()
+    task = page.open(browser)
+    await browser.sees(": still here\n\n: still here\n\n")
+    assert page.asked == 1
+    await page.watch.close()
+    await ends(task)
+
+
+async def test_the_process_ends_during_a_rest_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "APART_S", 60.0)
+    page, browser = Page(), Browser()
+    page.change()
+    task = page.open(browser)
+    await browser.sees("<p>1</p>")
+    await page.watch.close()
+    await ends(task)
+
+
+async def test_a_browser_that_has_left_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "MAX_WATCHERS", 1)
+    page, browser = Page(), Browser()
+    task = page.open(browser)
+    await browser.sees("retry")
+    with pytest.raises(Unavailable, match="limit"):
+        page.open(Browser())
+    browser.gone.set()
+    await ends(task)
+    page.watch.begin()
+    await page.watch.close()
+
+
+async def test_a_browser_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEND_S", 0.05)
+    monkeypatch.setattr(watch_module, "MAX_WATCHERS", 1)
+    page, browser = Page(), Browser(takes=1)
+    page.change()
+    await ends(page.open(browser))
+    assert "<p>" not in browser.text
+    page.watch.begin()  # there is room again
+    await page.watch.close()
+
+
+def test_lines_of_a_text_stay_lines() -> None:
+    assert event("a\r\nb\rc\n\u2028d", id="7") == "id: 7\ndata: a\ndata: b\ndata: c\ndata: \u2028d\n\n"
