@@ -68,10 +68,25 @@ class ThreadedReader:
         return await self._read(Reader.describe, workflow_id, run_id)
 
     async def history(
-        self, workflow_id: str, run_id: str = "", *, after_turn: int = 0, limit: int = 10_000
+        self,
+        workflow_id: str,
+        run_id: str = "",
+        *,
+        after_turn: int = 0,
+        before_turn: int = 0,
+        newest: bool = False,
+        limit: int = 10_000,
     ) -> History:
         """As ``Reader.history``."""
-        return await self._read(Reader.history, workflow_id, run_id, after_turn=after_turn, limit=limit)
+        return await self._read(
+            Reader.history,
+            workflow_id,
+            run_id,
+            after_turn=after_turn,
+            before_turn=before_turn,
+            newest=newest,
+            limit=limit,
+        )
 
     async def _read(
         self, method: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs

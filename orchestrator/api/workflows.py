@@ -68,16 +68,27 @@ def workflow_routes(backend: Backend) -> APIRouter:
         return answer(plain(found) if payloads == "plain" else found)
 
     @router.get("/workflows/{workflow_id:name}/history", responses=gives(History, "The turns, as committed."))
-    async def workflow_history(
+    async def workflow_history(  # noqa: PLR0917  # by name, in the URL
         workflow_id: str,
         run_id: RunId = "",
         after_turn: Annotated[int, Query(ge=0)] = 0,
+        before_turn: Annotated[int, Query(ge=0, description="0: to the end")] = 0,
+        newest: Annotated[bool, Query(description="the last `limit` of these turns, not the first")] = False,
         limit: Annotated[int, Query(ge=1, le=MAX_TURNS)] = MAX_TURNS,
         bookmark: Bookmark = "",
     ) -> Response:
         """The history of one run, lossless: this is the export format that replays read."""
         reads = backend.reads(bookmark)
-        return answer(await reads.history(workflow_id, run_id, after_turn=after_turn, limit=limit))
+        return answer(
+            await reads.history(
+                workflow_id,
+                run_id,
+                after_turn=after_turn,
+                before_turn=before_turn,
+                newest=newest,
+                limit=limit,
+            )
+        )
 
     @router.get(
         "/workflows/{workflow_id:name}/result",

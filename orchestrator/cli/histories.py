@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from orchestrator.cli import output
 from orchestrator.cli.engine import Engine
@@ -37,7 +36,7 @@ def read_history(engine: Engine, workflow_id: str, run_id: str) -> History:
                 "workflows", workflow_id, "history", run_id=run_id, after_turn=after, limit=PAGE_TURNS
             )
             page = msgspec.json.decode(content, type=History)
-            whole = page if whole is None else replace(whole, turns=whole.turns + page.turns)
+            whole = page if whole is None else whole.then(page)
             run_id = page.run_id
             count(len(page.turns))
             if len(page.turns) < PAGE_TURNS:

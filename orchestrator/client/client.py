@@ -329,10 +329,5 @@ class Client:
             page = await reader.history(
                 id, whole.run_id, after_turn=page.turns[-1].turn, limit=HISTORY_PAGE_TURNS
             )
-            whole = History(
-                workflow_id=whole.workflow_id,
-                run_id=whole.run_id,
-                workflow_type=whole.workflow_type,
-                turns=whole.turns + page.turns,
-            )
+            whole = whole.then(page)
         return whole

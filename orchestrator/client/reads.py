@@ -54,6 +54,16 @@ class AsyncReader(Protocol):
         """One run as it stands."""
 
     async def history(
-        self, workflow_id: str, run_id: str = "", *, after_turn: int = 0, limit: int = 10_000
+        self,
+        workflow_id: str,
+        run_id: str = "",
+        *,
+        after_turn: int = 0,
+        before_turn: int = 0,
+        newest: bool = False,
+        limit: int = 10_000,
     ) -> History:
-        """The turns of one run after ``after_turn``, at most ``limit``."""
+        """The turns of one run after ``after_turn`` and before ``before_turn`` (0: to the end), in order.
+
+        At most ``limit`` of them: the first ones, or the ``newest``.
+        """

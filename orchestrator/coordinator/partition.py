@@ -482,7 +482,8 @@ class Partition:
             if draft is not None and not draft.is_open:
                 rows.append(row_of_close(draft.run.state, back.offset))
             if draft is not None and draft.glance is not None:
-                self.history.note(draft.glance)
+                assert isinstance(back.record, Turn)
+                self.history.note(draft.glance, back.record, back.offset)
             offsets = draft.offsets if draft is not None else ()
             self.history.advance(entry.marks, self.outflow.sent_through, offsets)
             if entry.draft is not None and entry.publishes:

@@ -71,11 +71,29 @@ class HttpReads:
         return await self._get(path, RunDescription, run_id=run_id, payloads="raw")
 
     async def history(
-        self, workflow_id: str, run_id: str = "", *, after_turn: int = 0, limit: int = 10_000
+        self,
+        workflow_id: str,
+        run_id: str = "",
+        *,
+        after_turn: int = 0,
+        before_turn: int = 0,
+        newest: bool = False,
+        limit: int = 10_000,
     ) -> History:
-        """The turns of one run after ``after_turn``, at most ``limit``."""
+        """The turns of one run after ``after_turn`` and before ``before_turn`` (0: to the end), in order.
+
+        At most ``limit`` of them: the first ones, or the ``newest``.
+        """
         path = f"/workflows/{quote(workflow_id, safe='')}/history"
-        return await self._get(path, History, run_id=run_id, after_turn=after_turn, limit=limit)
+        return await self._get(
+            path,
+            History,
+            run_id=run_id,
+            after_turn=after_turn,
+            before_turn=before_turn,
+            newest=str(newest).lower(),
+            limit=limit,
+        )
 
     async def _get(self, path: str, answer: type[T], **params: Any) -> T:
         given = {name: value for name, value in params.items() if value != ""}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from msgspec.structs import replace
+
 from orchestrator.protocol.records import Turn
 from orchestrator.protocol.tasks import CoordinatorBeat, DeadLetter, WorkerBeat
 from orchestrator.protocol.values import Failure, Payload, Payloads, Value, WorkflowStatus
@@ -179,12 +181,22 @@ class RunDescription(Value, frozen=True, kw_only=True):
 
 
 class History(Value, frozen=True, kw_only=True):
-    """The export format of a run: its turns, as they were committed. Input of every replay."""
+    """The export format of a run: its turns, as they were committed. Input of every replay.
+
+    ``partition`` and ``offsets``, one for each turn, say where they stand on the topic ``history``: a turn of
+    several records at the last of them. -1 is not known.
+    """
 
     workflow_id: str
     run_id: str
     workflow_type: str
     turns: tuple[Turn, ...]
+    partition: int = -1
+    offsets: tuple[int, ...] = ()
+
+    def then(self, later: History) -> History:
+        """This history and the turns that follow."""
+        return replace(self, turns=self.turns + later.turns, offsets=self.offsets + later.offsets)
 
 
 class WorkerSeen(Value, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ from orchestrator.store.rows import (
     Row,
     encode_state,
     row_of_close,
+    row_of_offset,
     rows_of,
     rows_of_erased,
     snapshot_due,
@@ -228,7 +229,7 @@ class HistoryFold:
             row = encode_state(state)
         self._rows += rows_of(turn, changes, state=row, is_open=state.is_open)
         if self._indexes is not None:
-            self._indexes.note(glance_of(state, changes))
+            self.note(glance_of(state, changes), turn, offset)
         if self._strict and outbox.has_publications(turn):  # who decides publishes too, and nobody else
             self._rows.append(unpublished_row(offset, turn.run_id, turn.turn, state.workflow_type))
         if not state.is_open:
@@ -275,16 +276,18 @@ class HistoryFold:
         self._rows += rows_of_erased(state, turns, latest=newest == run_id)
         if self._indexes is not None:
             self._indexes.forget(run_id, state.start_time_ms)
+            self._rows += [Row(keys.offset_of_turn(run_id, turn.turn), None) for turn in turns]
         self._gone.add(run_id)
         del self._runs[run_id]
         if self._latest.get(state.workflow_id) == run_id:
             del self._latest[state.workflow_id]
         return turns
 
-    def note(self, glance: Glance) -> None:
-        """How a run looks after a turn that was folded elsewhere: whoever decides has its rows already."""
+    def note(self, glance: Glance, turn: Turn, offset: int) -> None:
+        """How a run looks after a turn: whoever decides has folded it already, and has its other rows."""
         if self._indexes is not None:
             self._indexes.note(glance)
+            self._rows.append(row_of_offset(turn, offset))
 
     # ----------------------------------------------------------------------------------------- flush
 

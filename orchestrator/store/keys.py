@@ -32,6 +32,7 @@ h     fingerprint, NUL, place                         nothing: runs by failure g
 j     fingerprint                                     the failure group
 n     status (1 byte), workflow type                  how many such runs there are (8 bytes)
 q     run id, activity id (4 bytes)                   an activity without a worker, or that failed before
+k     run id, turn (8 bytes)                          offset in history of that turn's last record (8 bytes)
 ====  ==============================================  ===========================================
 """
 
@@ -257,6 +258,17 @@ def parse_count(key: bytes) -> tuple[WorkflowStatus, str]:
 def pending(run_id: str, activity_id: int | None = None) -> bytes:
     """Row of an activity that does not get on, or prefix of all those of a run."""
     return PENDING + run_id.encode() + (_U32.pack(activity_id) if activity_id is not None else b"")
+
+
+def offset_of_turn(run_id: str, number: int) -> bytes:
+    """Row of where a turn stands in history."""
+    return b"k" + run_id.encode() + _U64.pack(number)
+
+
+def number_of_turn(key: bytes) -> int:
+    """The turn in a key of :func:`offset_of_turn`."""
+    number: int = _U64.unpack_from(key, len(key) - _U64.size)[0]
+    return number
 
 
 def activity_of_pending(key: bytes) -> int:

@@ -46,6 +46,9 @@ MEMTABLES_BYTES = 32 * 1024 * 1024
 """Of one store, and of all stores of a process together. RocksDB's default of 64 MiB each would be 2 GiB
 for 16 partitions while they flush."""
 
+MAX_TURN = 2**63 - 1
+"""More than any run has: "to the end"."""
+
 FORMAT = 3
 """Raised when rows change their shape: an older store is rebuilt."""
 
@@ -217,10 +220,15 @@ class PartitionStore:
             state = decider.evolve(state, turn, Changes())
         return state
 
-    def turns(self, run_id: str, *, after: int = 0) -> Iterator[Turn]:
-        """The turns of a run after turn ``after``, in order."""
-        for _, value in self.scan(keys.turn(run_id, after + 1), keys.turns(run_id) + b"\xff" * 9):
+    def turns(self, run_id: str, *, after: int = 0, before: int = MAX_TURN) -> Iterator[Turn]:
+        """The turns of a run after turn ``after`` and before another one, in order."""
+        for _, value in self.scan(keys.turn(run_id, after + 1), keys.turn(run_id, before)):
             yield _decode_turn(value)
+
+    def offsets(self, run_id: str, *, after: int = 0, before: int = MAX_TURN) -> dict[int, int]:
+        """Where such turns stand in history, as far as an indexed store has noted it."""
+        rows = self.scan(keys.offset_of_turn(run_id, after + 1), keys.offset_of_turn(run_id, before))
+        return {keys.number_of_turn(key): keys.unpack_offset(value) for key, value in rows}
 
     def turn(self, run_id: str, number: int) -> Turn | None:
         """One turn of a run."""

@@ -97,6 +97,11 @@ def snapshot_due(state: RunState, snapshot_event: int) -> bool:
     return not state.is_open or state.turn == 1 or state.next_event_id - snapshot_event >= open_things
 
 
+def row_of_offset(turn: Turn, offset: int) -> Row:
+    """The row of where a turn's last record stands in history: for people, who look it up there."""
+    return Row(keys.offset_of_turn(turn.run_id, turn.turn), keys.pack_offset(offset))
+
+
 def row_of_close(state: RunState, offset: int) -> Row:
     """The row of a run that was closed by the turn at ``offset``."""
     return Row(keys.close(state.close_time_ms, state.run_id), keys.pack_offset(offset))

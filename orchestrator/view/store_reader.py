@@ -127,20 +127,32 @@ class StoreReader:
         )
 
     def history(
-        self, workflow_id: str, run_id: str = "", *, after_turn: int = 0, limit: int = 10_000
+        self,
+        workflow_id: str,
+        run_id: str = "",
+        *,
+        after_turn: int = 0,
+        before_turn: int = 0,
+        newest: bool = False,
+        limit: int = 10_000,
     ) -> History:
-        """The turns of one run after ``after_turn``, at most ``limit``."""
+        """The turns of one run after ``after_turn`` and before ``before_turn`` (0: to the end), in order.
+
+        At most ``limit`` of them: the first ones, or the ``newest``.
+        """
         store, state = self._find(workflow_id, run_id)
-        turns = []
-        for turn in store.turns(state.run_id, after=after_turn):
-            turns.append(turn)
-            if len(turns) == limit:
-                break
+        end = min(before_turn or state.turn + 1, state.turn + 1)
+        first = max(after_turn, end - 1 - limit) if newest else after_turn
+        end = min(end, first + limit + 1)
+        turns = tuple(store.turns(state.run_id, after=first, before=end))
+        offsets = store.offsets(state.run_id, after=first, before=end)
         return History(
             workflow_id=state.workflow_id,
             run_id=state.run_id,
             workflow_type=state.workflow_type,
-            turns=tuple(turns),
+            turns=turns,
+            partition=partition_of(workflow_id, self._partitions()),
+            offsets=tuple(offsets.get(turn.turn, -1) for turn in turns),
         )
 
     def _find(self, workflow_id: str, run_id: str) -> tuple[PartitionStore, RunState]:

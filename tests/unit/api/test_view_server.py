@@ -152,7 +152,7 @@ def indexes_of(stores: Sequence[PartitionStore | None]) -> list[tuple[bytes, byt
         row
         for store in stores
         if store is not None
-        for prefix in (b"s", b"a", b"b", b"w", b"h", b"j", b"n", b"q")
+        for prefix in (b"s", b"a", b"b", b"w", b"h", b"j", b"n", b"q", b"k")
         for row in store.scan(prefix, bytes([prefix[0] + 1]))
     ]
 

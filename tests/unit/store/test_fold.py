@@ -75,6 +75,7 @@ def expect_only(store: PartitionStore, scribe: Scribe) -> None:
         expected |= {keys.deadline(run_id, due) for due in execution.deadlines_of(state)}
     if store.indexed:
         expected |= expect_indexes(store, states)
+        expected |= expect_offsets(store, scribe)
     assert rows(store).keys() == expected
     for workflow_id, run_id in scribe.latest.items():
         assert store.latest_run_id(workflow_id) == run_id
@@ -119,6 +120,21 @@ def expect_indexes(store: PartitionStore, states: dict[str, RunState]) -> set[by
         assert key == keys.pending(pending.run_id, pending.activity_id)
         assert (pending.phase, pending.attempt) == (one.phase, one.attempt)
         assert pending.last_failure == (one.last_failure.message if one.last_failure else "")
+    return expected
+
+
+def expect_offsets(store: PartitionStore, scribe: Scribe) -> set[bytes]:
+    """The last record of each turn stands where the store says; returns the keys of these rows."""
+    by_offset = {written.offset: written for written in scribe.log}
+    expected = set()
+    for run_id, turns in scribe.alive.items():
+        offsets = store.offsets(run_id)
+        assert list(offsets) == [turn.turn for turn in turns]
+        for number, offset in offsets.items():
+            found = avro.decode(by_offset[offset].value or b"", "history")
+            assert (found.run_id, found.turn) == (run_id, number)
+            assert found.parts
+            expected.add(keys.offset_of_turn(run_id, number))
     return expected
 
 

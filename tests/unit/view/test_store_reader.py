@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from orchestrator.errors import Unavailable, UsageError, WorkflowNotFound
 from orchestrator.protocol import events as e
 from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.values import Payload, RetryPolicy, WorkflowStatus
+from orchestrator.store import keys
 from orchestrator.store.partition_store import PartitionStore
+from orchestrator.store.rows import Row
 from orchestrator.view import lists
 from orchestrator.view.store_reader import StoreReader
 from tests.unit.view.shelf import FAILED, PARTITIONS, ROOT, Shelf
@@ -119,6 +122,55 @@ def test_a_history_is_read_from_a_turn_on(shelf: Shelf) -> None:
     part = shelf.reader.history("w", run_id, after_turn=2, limit=2)
     assert [turn.turn for turn in part.turns] == [3, 4]
     assert (part.workflow_id, part.run_id, part.workflow_type) == ("w", run_id, "Order")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "turns"),
+    [
+        ({"limit": 2}, [1, 2]),
+        ({"limit": 2, "newest": True}, [4, 5]),
+        ({"limit": 2, "newest": True, "before_turn": 4}, [2, 3]),
+        ({"limit": 9, "newest": True, "before_turn": 4, "after_turn": 1}, [2, 3]),
+        ({"before_turn": 3}, [1, 2]),
+        ({"before_turn": 99, "newest": True}, [1, 2, 3, 4, 5]),
+        ({"before_turn": 1}, []),
+        ({"after_turn": 5, "newest": True}, []),
+        ({"after_turn": 9}, []),
+    ],
+)
+def test_a_history_is_read_from_either_end(shelf: Shelf, bounds: dict[str, Any], turns: list[int]) -> None:
+    shelf.run("w", *((e.WorkflowSignaled(signal_name=str(n)),) for n in range(4)))
+    found = shelf.reader.history("w", **bounds)
+    assert [turn.turn for turn in found.turns] == turns
+    assert len(found.offsets) == len(turns)
+
+
+def test_a_history_says_where_its_turns_stand(shelf: Shelf) -> None:
+    shelf.run("w", (e.WorkflowSignaled(signal_name="a"),))
+    shelf.run("w")
+    number = partition_of("w", PARTITIONS)
+    earlier, later = shelf.reader.history("w", f"{1:032x}"), shelf.reader.history("w")
+    assert (earlier.partition, earlier.offsets) == (number, (0, 1))
+    assert (later.partition, later.offsets) == (number, (2,))
+
+
+def test_a_turn_of_an_older_store_is_at_an_unknown_place(shelf: Shelf) -> None:
+    run_id = shelf.run("w", (e.WorkflowSignaled(signal_name="a"),))
+    store = shelf.stores[partition_of("w", PARTITIONS)]
+    assert store is not None
+    store.apply([Row(keys.offset_of_turn(run_id, 1), None)], store.checkpoint)
+    assert shelf.reader.history("w").offsets == (-1, 1)
+
+
+def test_positions_move_with_what_is_shown(shelf: Shelf) -> None:
+    assert shelf.reader.positions() == (0,) * PARTITIONS
+    shelf.run("w")
+    number = partition_of("w", PARTITIONS)
+    assert [number for number, at in enumerate(shelf.reader.positions()) if at] == [number]
+    assert shelf.stores[number] is not None
+    shelf.stores[number], kept = None, shelf.stores[number]
+    assert shelf.reader.positions()[number] == -1
+    shelf.stores[number] = kept
 
 
 def test_an_earlier_run_of_an_id_is_found_by_its_run_id(shelf: Shelf) -> None:
