@@ -15,6 +15,7 @@ from orchestrator.protocol.views import (
     STUCK_ATTEMPTS,
     STUCK_WAITING_MS,
     FailureGroups,
+    MinuteCounts,
     RunCounts,
     RunPage,
     StuckPage,
@@ -57,6 +58,11 @@ def list_routes(backend: Backend) -> APIRouter:
         20,000 runs are looked at, and `complete` says whether those were all.
         """
         return answer(plain(await backend.reads(bookmark).count_runs(q)))
+
+    @router.get("/workflow-minutes", responses=gives(MinuteCounts, "Oldest first."))
+    async def workflow_minutes(bookmark: Bookmark = "") -> Response:
+        """How many runs started, completed, or closed in another way, per minute of the last 24 hours."""
+        return answer(await backend.reads(bookmark).minutes())
 
     @router.get("/failures", responses=gives(FailureGroups, "Those of most runs first."))
     async def failures(limit: Limit = 100, bookmark: Bookmark = "") -> Response:

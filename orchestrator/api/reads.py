@@ -11,6 +11,7 @@ from orchestrator.protocol.views import (
     STUCK_WAITING_MS,
     FailureGroups,
     History,
+    MinuteCounts,
     RunCounts,
     RunDescription,
     RunPage,
@@ -45,6 +46,10 @@ class ThreadedReader:
     async def count_runs(self, query: str = "") -> RunCounts:
         """As ``Reader.count_runs``."""
         return await self._read(Reader.count_runs, query)
+
+    async def minutes(self) -> MinuteCounts:
+        """As ``Reader.minutes``."""
+        return await self._read(Reader.minutes)
 
     async def failures(self, *, limit: int = 100) -> FailureGroups:
         """As ``Reader.failures``."""

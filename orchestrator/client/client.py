@@ -36,6 +36,7 @@ from orchestrator.protocol.views import (
     STUCK_WAITING_MS,
     FailureGroups,
     History,
+    MinuteCounts,
     RunCounts,
     RunRow,
     StuckRun,
@@ -286,6 +287,14 @@ class Client:
             UsageError: the query is none, or this client has no reader.
         """
         return await self._session.reader.count_runs(query)
+
+    async def count_by_minute(self) -> MinuteCounts:
+        """How many runs started and closed in each minute of the last 24 hours.
+
+        Raises:
+            UsageError: this client has no reader.
+        """
+        return await self._session.reader.minutes()
 
     async def list_failures(self, *, limit: int = 100) -> FailureGroups:
         """Failures that are alike, those of most runs first.

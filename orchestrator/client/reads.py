@@ -9,6 +9,7 @@ from orchestrator.protocol.views import (
     STUCK_WAITING_MS,
     FailureGroups,
     History,
+    MinuteCounts,
     RunCounts,
     RunDescription,
     RunPage,
@@ -34,6 +35,9 @@ class AsyncReader(Protocol):
 
     async def count_runs(self, query: str = "") -> RunCounts:
         """How many runs match a query, by status and type."""
+
+    async def minutes(self) -> MinuteCounts:
+        """How many runs started and closed in each minute of the last 24 hours."""
 
     async def failures(self, *, limit: int = 100) -> FailureGroups:
         """Failures that are alike, those of most runs first."""

@@ -10,6 +10,7 @@ from orchestrator.protocol.views import (
     STUCK_WAITING_MS,
     FailureGroups,
     History,
+    MinuteCounts,
     RunCounts,
     RunDescription,
     RunPage,
@@ -46,6 +47,10 @@ class HttpReads:
     async def count_runs(self, query: str = "") -> RunCounts:
         """How many runs match a query, by status and type."""
         return await self._get("/workflow-counts", RunCounts, q=query)
+
+    async def minutes(self) -> MinuteCounts:
+        """How many runs started and closed in each minute of the last 24 hours."""
+        return await self._get("/workflow-minutes", MinuteCounts)
 
     async def failures(self, *, limit: int = 100) -> FailureGroups:
         """Failures that are alike, those of most runs first."""

@@ -76,6 +76,23 @@ class RunCounts(Value, frozen=True, kw_only=True):
     complete: bool = True
 
 
+class MinuteCount(Value, frozen=True, kw_only=True):
+    """What happened in a minute, by its first millisecond: runs that started, that completed, and that closed
+    in another way (failed, timed out, terminated, cancelled).
+    """
+
+    time_ms: int
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class MinuteCounts(Value, frozen=True, kw_only=True):
+    """What happened per minute in the last 24 hours, oldest first; minutes without anything are left out."""
+
+    minutes: tuple[MinuteCount, ...]
+
+
 class FailureGroup(Value, frozen=True, kw_only=True):
     """Runs that failed, or fail now, in the same way: so many, and the newest start among them.
 

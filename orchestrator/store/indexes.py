@@ -16,6 +16,7 @@ from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.store import keys
 from orchestrator.store.fingerprints import Alike
 from orchestrator.store.listing import Listing
+from orchestrator.store.minutes import Minutes
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.store.rows import FailureRow, Row
 from orchestrator.store.summaries import Glance, Pending, Summary
@@ -61,6 +62,7 @@ class Indexes:
         """Go on where the store stands."""
         self._listing = Listing(store)
         self._counts, self._groups = store.counts, store.groups
+        self._minutes = Minutes(store)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._news: dict[str, _News] = {}
 
@@ -93,6 +95,7 @@ class Indexes:
             known = self._known[run_id]
             self._write_run(rows, known, news, touched)
             self._write_activities(rows, run_id, known, news)
+            self._minutes.note(known.summary, news.summary)
             known.summary = news.summary
             if news.summary is None or news.summary.close_time_ms:
                 del self._known[run_id]
@@ -103,6 +106,7 @@ class Indexes:
         for fingerprint in touched.groups:
             group = self._groups.get(fingerprint)
             rows.append(Row(keys.failure_group(fingerprint), _encode(group) if group is not None else None))
+        rows += self._minutes.take_rows()
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
         return rows

@@ -32,6 +32,7 @@ h     fingerprint, NUL, place                         nothing: runs by failure g
 j     fingerprint                                     the failure group
 n     status (1 byte), workflow type                  how many such runs there are (8 bytes)
 q     run id, activity id (4 bytes)                   an activity without a worker, or that failed before
+m     minute (8 bytes)                                how many runs started and closed in it
 k     run id, turn (8 bytes)                          offset in history of that turn's last record (8 bytes)
 ====  ==============================================  ===========================================
 """
@@ -55,6 +56,7 @@ LITTER = b"g"
 GROUPS = b"j"
 COUNTS = b"n"
 PENDING = b"q"
+MINUTES = b"m"
 
 RUN_ID_BYTES = 32
 """Run ids are 32 hexadecimal digits, the first of them the time of the start."""
@@ -253,6 +255,17 @@ def count(status: WorkflowStatus, workflow_type: str) -> bytes:
 def parse_count(key: bytes) -> tuple[WorkflowStatus, str]:
     """The status and type in a key of :func:`count`."""
     return _STATUSES[key[1]], key[2:].decode()
+
+
+def minute(number: int) -> bytes:
+    """Row of what happened in a minute, by its number since 1970."""
+    return MINUTES + _U64.pack(max(0, number))
+
+
+def number_of_minute(key: bytes) -> int:
+    """The minute in a key of :func:`minute`."""
+    number: int = _U64.unpack_from(key, 1)[0]
+    return number
 
 
 def pending(run_id: str, activity_id: int | None = None) -> bytes:

@@ -10,7 +10,7 @@ from orchestrator.engine.state import MAX_TIME_MS
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.store import keys
 from orchestrator.store.partition_store import PartitionStore
-from orchestrator.store.rows import FailureRow
+from orchestrator.store.rows import FailureRow, MinuteRow
 from orchestrator.store.summaries import Pending, Summary
 
 
@@ -50,6 +50,10 @@ class Listing:
     def groups(self) -> dict[str, FailureRow]:
         """The failure groups, by fingerprint."""
         return self._store.groups.copy()
+
+    def minutes(self) -> dict[int, MinuteRow]:
+        """What happened in the minutes of the last day and perhaps before, by their numbers."""
+        return self._store.minutes.copy()
 
     def runs(self, prefixes: Iterable[bytes], span: Span) -> list[Iterator[Place]]:
         """The runs in index ranges (see ``keys``), each range in the order of starts, newest first."""

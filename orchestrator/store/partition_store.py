@@ -34,7 +34,7 @@ from orchestrator.protocol.events import ActivityScheduled
 from orchestrator.protocol.records import Marks, Turn
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.store import keys
-from orchestrator.store.rows import FailureRow, Refusal, Request, Row
+from orchestrator.store.rows import FailureRow, MinuteRow, Refusal, Request, Row
 
 _logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ for 16 partitions while they flush."""
 MAX_TURN = 2**63 - 1
 """More than any run has: "to the end"."""
 
-FORMAT = 3
+FORMAT = 4
 """Raised when rows change their shape: an older store is rebuilt."""
 
 
@@ -116,6 +116,7 @@ _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
 _decode_unpublished = msgspec.msgpack.Decoder(tuple[str, int, str]).decode
 _decode_request = msgspec.msgpack.Decoder(Request).decode
 _decode_group = msgspec.msgpack.Decoder(FailureRow).decode
+_decode_minute = msgspec.msgpack.Decoder(MinuteRow).decode
 _decode_refusal = msgspec.msgpack.Decoder(Refusal).decode
 
 
@@ -156,11 +157,15 @@ class PartitionStore:
         written so often. Whoever writes the indexes changes this; others copy it."""
         self.groups: dict[str, FailureRow] = {}
         """The failure groups, likewise, by fingerprint."""
+        self.minutes: dict[int, MinuteRow] = {}
+        """What happened in the minutes of the last day, likewise, by their numbers."""
         if self.indexed:
             for key, value in self.scan(keys.COUNTS, keys.COUNTS + b"\xff"):
                 self.counts[keys.parse_count(key)] = keys.unpack_offset(value)
             for key, value in self.scan(keys.GROUPS, keys.GROUPS + b"\xff"):
                 self.groups[key[1:].decode()] = _decode_group(value)
+            for key, value in self.scan(keys.MINUTES, keys.MINUTES + b"\xff" * 9):
+                self.minutes[keys.number_of_minute(key)] = _decode_minute(value)
         new = Checkpoint(log_id=self._log_id, indexed=self.indexed)
         self.checkpoint = _decode_checkpoint(found) if found is not None else new
 

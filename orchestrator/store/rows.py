@@ -47,6 +47,14 @@ class FailureRow(msgspec.Struct, array_like=True, gc=False):
     message: str
 
 
+class MinuteRow(msgspec.Struct, array_like=True, gc=False):
+    """How many runs started, completed, and closed in another way than that, in one minute."""
+
+    started: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
 _encode = msgspec.msgpack.Encoder().encode
 
 

@@ -19,10 +19,20 @@ from orchestrator.codec.query import All, parse
 from orchestrator.errors import UsageError
 from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.values import WorkflowStatus
-from orchestrator.protocol.views import FailureGroup, FailureGroups, RunCount, RunCounts, RunPage, RunRow
+from orchestrator.protocol.views import (
+    FailureGroup,
+    FailureGroups,
+    MinuteCount,
+    MinuteCounts,
+    RunCount,
+    RunCounts,
+    RunPage,
+    RunRow,
+)
 from orchestrator.store import keys
 from orchestrator.store.listing import Listing, Place, Span
-from orchestrator.store.rows import FailureRow
+from orchestrator.store.minutes import MAX_MINUTES, MINUTE_MS
+from orchestrator.store.rows import FailureRow, MinuteRow
 from orchestrator.store.summaries import Summary
 from orchestrator.view.pages import read_token, token
 from orchestrator.view.planner import Plan, is_counted, plan
@@ -71,6 +81,27 @@ def count_runs(listings: Listings, query: str) -> RunCounts:
             for (status, kind), count in sorted(counts.items())
         ),
         complete=complete,
+    )
+
+
+def minute_counts(listings: Listings, now_ms: int) -> MinuteCounts:
+    """What happened in the last 24 hours, minute by minute."""
+    found: dict[int, MinuteRow] = {}
+    first = now_ms // MINUTE_MS - MAX_MINUTES + 1
+    for listing in listings:
+        for number, row in listing.minutes().items():
+            if number >= first:
+                total = found.setdefault(number, MinuteRow())
+                total.started += row.started
+                total.completed += row.completed
+                total.failed += row.failed
+    return MinuteCounts(
+        minutes=tuple(
+            MinuteCount(
+                time_ms=number * MINUTE_MS, started=row.started, completed=row.completed, failed=row.failed
+            )
+            for number, row in sorted(found.items())
+        )
     )
 
 

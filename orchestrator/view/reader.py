@@ -10,6 +10,7 @@ from orchestrator.protocol.views import (
     DeadLetterPage,
     FailureGroups,
     History,
+    MinuteCounts,
     Queues,
     RunCounts,
     RunDescription,
@@ -48,6 +49,9 @@ class Reader(Protocol):
 
     def count_runs(self, query: str = "") -> RunCounts:
         """How many runs match a query, by status and type."""
+
+    def minutes(self) -> MinuteCounts:
+        """How many runs started and closed in each minute of the last 24 hours."""
 
     def failures(self, *, limit: int = 100) -> FailureGroups:
         """Failures that are alike, those of most runs first."""

@@ -16,6 +16,7 @@ from orchestrator.protocol.views import (
     STUCK_WAITING_MS,
     FailureGroups,
     History,
+    MinuteCounts,
     PendingActivity,
     PendingTimer,
     RunCounts,
@@ -82,6 +83,10 @@ class StoreReader:
     def count_runs(self, query: str = "") -> RunCounts:
         """How many runs match a query, by status and type."""
         return lists.count_runs(self._listings(), query)
+
+    def minutes(self) -> MinuteCounts:
+        """How many runs started and closed in each minute of the last 24 hours."""
+        return lists.minute_counts(self._listings(), self._now_ms())
 
     def failures(self, *, limit: int = 100) -> FailureGroups:
         """Failures that are alike, those of most runs first."""

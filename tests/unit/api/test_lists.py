@@ -51,6 +51,10 @@ async def test_a_client_lists_counts_and_groups_what_it_did(client: Client) -> N
     counts = await client.count_workflows("WorkflowType = 'Greeting'")
     assert {(one.status.value, one.runs) for one in counts.counts} == {("Failed", 3), ("Running", 1)}
     assert (counts.runs, counts.complete) == (4, True)
+    minutes = (await client.count_by_minute()).minutes
+    assert sum(one.started for one in minutes) == 4
+    assert sum(one.failed for one in minutes) == 3
+    assert not any(one.time_ms % 60_000 or one.completed for one in minutes)
     (group,) = (await client.list_failures()).groups
     assert (group.runs, group.failure_type, group.message) == (3, "Unknown", "no such person")
     assert len(await ids(client, f"FailureGroup = '{group.fingerprint}'")) == 3
@@ -91,7 +95,15 @@ async def test_an_answer_to_a_command_has_a_bookmark_that_reads_take(http: httpx
     assert [row["workflow_id"] for row in read.json()["rows"]] == ["w"]
     signalled = await http.post("/workflows/w/signals/add", json={"input": ["Bob"]})
     assert signalled.headers[BOOKMARK_HEADER] != bookmark
-    reads = ("/workflows", "/workflow-counts", "/failures", "/stuck", "/workflows/w", "/workflows/w/history")
+    reads = (
+        "/workflows",
+        "/workflow-counts",
+        "/workflow-minutes",
+        "/failures",
+        "/stuck",
+        "/workflows/w",
+        "/workflows/w/history",
+    )
     table = [
         ("3-x", 422, "none that an answer has given"),
         ("99-1", 422, "names partition 99"),

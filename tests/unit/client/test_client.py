@@ -38,6 +38,8 @@ from orchestrator.protocol.values import (
 from orchestrator.protocol.views import (
     FailureGroups,
     History,
+    MinuteCount,
+    MinuteCounts,
     RunCounts,
     RunDescription,
     RunPage,
@@ -376,6 +378,9 @@ class Pages:
         self.queries.append(query)
         return RunCounts(runs=250, counts=())
 
+    async def minutes(self) -> MinuteCounts:
+        return MinuteCounts(minutes=(MinuteCount(time_ms=60_000, started=7),))
+
     async def failures(self, *, limit: int = 100) -> FailureGroups:
         return FailureGroups(groups=(), more=limit)
 
@@ -425,6 +430,7 @@ async def test_lists_and_histories_are_read_page_by_page(log: MemoryLog) -> None
     assert (await client.get_workflow_handle("o").describe()).row.workflow_id == "o-0"
     assert (await client.count_workflows("Attempt > 2")).runs == 250
     assert pages.queries[-1] == "Attempt > 2"
+    assert (await client.count_by_minute()).minutes[0].started == 7
     assert (await client.list_failures(limit=7)).more == 7
     found = [row.workflow_id async for row in client.list_stuck(attempts=3, waiting=1.5)]
     assert found == ["3-1500-", "3-1500-more"]

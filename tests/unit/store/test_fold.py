@@ -25,6 +25,7 @@ from orchestrator.store import fold as fold_module
 from orchestrator.store import indexes, keys
 from orchestrator.store.fold import HistoryFold, next_marks, understood
 from orchestrator.store.listing import Listing
+from orchestrator.store.minutes import MINUTE_MS
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.store.summaries import summarize
 
@@ -76,6 +77,7 @@ def expect_only(store: PartitionStore, scribe: Scribe) -> None:
     if store.indexed:
         expected |= expect_indexes(store, states)
         expected |= expect_offsets(store, scribe)
+        expected |= expect_minutes(store, states, scribe)
     assert rows(store).keys() == expected
     for workflow_id, run_id in scribe.latest.items():
         assert store.latest_run_id(workflow_id) == run_id
@@ -136,6 +138,19 @@ def expect_offsets(store: PartitionStore, scribe: Scribe) -> set[bytes]:
             assert found.parts
             expected.add(keys.offset_of_turn(run_id, number))
     return expected
+
+
+def expect_minutes(store: PartitionStore, states: dict[str, RunState], scribe: Scribe) -> set[bytes]:
+    """Each run that is there was counted once, and none more often that is gone; returns the keys."""
+    found = Listing(store).minutes()
+    started = Counter(state.start_time_ms // MINUTE_MS for state in states.values())
+    closed = Counter(state.close_time_ms // MINUTE_MS for state in states.values() if not state.is_open)
+    assert all(found[number].started >= runs for number, runs in started.items())
+    assert all(found[number].completed + found[number].failed >= runs for number, runs in closed.items())
+    assert sum(row.started for row in found.values()) <= scribe.runs
+    gone = scribe.runs - len(states)
+    assert sum(row.completed + row.failed for row in found.values()) <= closed.total() + gone
+    return {keys.minute(number) for number in found}
 
 
 def _content(turn: Turn) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from orchestrator.codec.query import parse, quoted
 from orchestrator.errors import UsageError
 from orchestrator.protocol import events as e
 from orchestrator.protocol.values import Failure, FailureKind, WorkflowStatus
-from orchestrator.protocol.views import RunRow
+from orchestrator.protocol.views import MinuteCount, RunRow
 from orchestrator.view import lists, planner
 from tests.unit.view.shelf import Shelf
 
@@ -188,3 +188,16 @@ def test_a_run_that_gets_on_leaves_its_group(shelf: Shelf) -> None:
 def test_a_token_of_another_list_is_refused(full: Shelf) -> None:
     with pytest.raises(UsageError, match="not one that a list of runs has given"):
         full.reader.list_runs(page="YWJj")
+
+
+def test_what_happened_per_minute_is_summed_over_all_partitions_for_a_day(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = 24 * 3_600_000
+    for number in range(9):
+        shelf.run(f"old-{number}", start_ms=1, kind="Order")
+        shelf.run(f"new-{number}", (e.WorkflowCompleted(),), start_ms=day, kind="Order")
+    monkeypatch.setattr(shelf.reader, "_now_ms", lambda: day + 60_000)
+    assert shelf.reader.minutes().minutes == (MinuteCount(time_ms=day, started=9, completed=9),)
+    monkeypatch.setattr(shelf.reader, "_now_ms", lambda: day - 60_000)
+    assert shelf.reader.minutes().minutes[0] == MinuteCount(time_ms=0, started=9)
