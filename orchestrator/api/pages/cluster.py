@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from orchestrator.api.backend import Backend
+from orchestrator.api.pages.live import Live
+from orchestrator.api.pages.parts import BEATS_S, Parts
 from orchestrator.api.pages.rendering import page_router, render
 from orchestrator.protocol.views import ViewStatus
 from orchestrator.view.queues import ALIVE_MS
@@ -16,28 +19,35 @@ PAGE_LETTERS = 50
 """Dead letters on one page, each with the first of its bytes."""
 
 
-def cluster_pages(overview: Overview) -> APIRouter:
+def cluster_pages(backend: Backend, overview: Overview) -> APIRouter:
     """Task queues, and the processes of the cluster."""
     router = page_router()
 
+    async def backlog() -> dict[str, Any]:
+        return {"queues": (await asyncio.to_thread(overview.queues)).queues}
+
     @router.get("/queues")
     async def queues(request: Request) -> Response:
-        found = await asyncio.to_thread(overview.queues)
-        return render(request, "queues.html", queues=found.queues)
+        return render(request, "queues.html", **await backlog())
+
+    @router.get("/live/queues")
+    async def live_queues(request: Request) -> Response:
+        parts = Parts(request, "queues.html", {"live": "live"}, backlog)
+        return Live(backend.watch, None, parts.next, refresh_s=BEATS_S)
+
+    async def members() -> dict[str, Any]:
+        status = await asyncio.to_thread(overview.status)
+        return {"view": status, "owners": owners(status), "alive_ms": ALIVE_MS}
 
     @router.get("/cluster")
     async def cluster(request: Request, page: Annotated[str, Query()] = "") -> Response:
-        status = await asyncio.to_thread(overview.status)
         letters = await asyncio.to_thread(overview.dead_letters, PAGE_LETTERS, page)
-        return render(
-            request,
-            "cluster.html",
-            view=status,
-            owners=owners(status),
-            letters=letters,
-            page=page,
-            alive_ms=ALIVE_MS,
-        )
+        return render(request, "cluster.html", letters=letters, page=page, **await members())
+
+    @router.get("/live/cluster")
+    async def live_cluster(request: Request) -> Response:
+        parts = Parts(request, "cluster.html", {"live": "live"}, members)
+        return Live(backend.watch, None, parts.next, refresh_s=BEATS_S)
 
     return router
 

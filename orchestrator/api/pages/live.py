@@ -37,6 +37,9 @@ SEND_S = 20.0
 RETRY_MS = 1_000
 """After how long a browser whose connection ended asks again."""
 
+STILL_HERE = ": still here\n\n"
+"""A comment: browsers pass over it, and proxies see that the connection lives."""
+
 CLOSE = "close"
 """The event after which there is nothing more to come; pages say ``hx-sse:close="close"``."""
 
@@ -63,6 +66,7 @@ class Live(StreamingResponse):
         watch: tells when something may have changed.
         partition: of history, that the page is about; None for all of them.
         updates: asked at once, and when something may have changed.
+        refresh_s: asked again after so long too, though no partition moved; None for what only those change.
 
     Raises:
         Unavailable: too many pages get updates, or the process ends.
@@ -70,10 +74,12 @@ class Live(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, watch: Watch, partition: int | None, updates: Updates) -> None:
+    def __init__(
+        self, watch: Watch, partition: int | None, updates: Updates, *, refresh_s: float | None = None
+    ) -> None:
         self._watch, self._watcher = watch, watch.begin(partition)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not collect it
-        super().__init__(_events(self._watcher, updates), headers=headers)
+        super().__init__(_events(self._watcher, updates, refresh_s), headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; whatever ends that, nobody watches any more."""
@@ -93,7 +99,7 @@ class Live(StreamingResponse):
             await super().stream_response(send_in_time)
 
 
-async def _events(watcher: Watcher, updates: Updates) -> AsyncIterator[str]:
+async def _events(watcher: Watcher, updates: Updates, refresh_s: float | None) -> AsyncIterator[str]:
     yield f"retry: {RETRY_MS}\n\n"
     while not watcher.closed:
         began = monotonic()
@@ -109,9 +115,11 @@ async def _events(watcher: Watcher, updates: Updates) -> AsyncIterator[str]:
             if found.last:
                 yield event("", kind=CLOSE)
                 return
-            await watcher.rest(max(APART_S, COST * (monotonic() - began)))
-        while not await watcher.moved(HEARTBEAT_S):
-            yield ": still here\n\n"
+        elif refresh_s is not None:
+            yield STILL_HERE
+        await watcher.rest(max(APART_S, COST * (monotonic() - began)))
+        while not await watcher.moved(refresh_s or HEARTBEAT_S) and refresh_s is None:
+            yield STILL_HERE
 
 
 def event(data: str, *, id: str = "", kind: str = "") -> str:

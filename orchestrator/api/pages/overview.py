@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from fastapi import APIRouter, Request, Response
 
 from orchestrator.api.backend import Backend
+from orchestrator.api.pages.live import Live
+from orchestrator.api.pages.parts import BEATS_S, Parts
 from orchestrator.api.pages.rendering import page_router, render
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import RunCounts
@@ -35,6 +37,11 @@ def overview_pages(backend: Backend, overview: Overview) -> APIRouter:
     @router.get("/")
     async def home(request: Request) -> Response:
         return render(request, "overview.html", **await look(backend, overview))
+
+    @router.get("/live/overview")
+    async def live(request: Request) -> Response:
+        parts = Parts(request, "overview.html", {"live": "live"}, lambda: look(backend, overview))
+        return Live(backend.watch, None, parts.next, refresh_s=BEATS_S)
 
     return router
 

@@ -7,14 +7,15 @@ go through ``link``, so the page works below any path.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from time import time_ns
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
@@ -22,9 +23,9 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from orchestrator.api.pages.static import ASSETS
-from orchestrator.api.plain import plain
 from orchestrator.api.responses import INVALID
 from orchestrator.codec import people
+from orchestrator.codec.payloads import BINARY_NULL, JSON_PLAIN
 from orchestrator.codec.query import quoted
 from orchestrator.errors import OrchestratorError
 from orchestrator.log.wire import problem_of
@@ -164,13 +165,14 @@ def now_ms() -> int:
 
 
 def payload_text(payload: Payload) -> str:
-    """A value as people read it: texts as they are, other JSON indented, bytes as Base64."""
-    value = plain(payload)
-    return (
-        value
-        if isinstance(value, str)
-        else msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    )
+    """A value as people read it: texts as they are, other JSON indented, bytes as :func:`bytes_text`."""
+    if payload.encoding == BINARY_NULL:
+        return "null"
+    if payload.encoding == JSON_PLAIN:
+        with suppress(ValueError, RecursionError):  # a codec that is not known here wrote it
+            value = json.loads(payload.data)
+            return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    return bytes_text(payload.data)
 
 
 def causes(failure: Failure | None) -> Iterator[Failure]:

@@ -20,5 +20,5 @@ def page_routes(backend: Backend, overview: Overview) -> APIRouter:
     router.include_router(overview_pages(backend, overview))
     router.include_router(runs_pages(backend))
     router.include_router(failures_pages(backend))
-    router.include_router(cluster_pages(overview))
+    router.include_router(cluster_pages(backend, overview))
     return router

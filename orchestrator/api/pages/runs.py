@@ -10,8 +10,11 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from orchestrator.api.backend import Backend
+from orchestrator.api.pages.live import Live
+from orchestrator.api.pages.parts import Parts
 from orchestrator.api.pages.rendering import link_of, now_ms, page_router, render
 from orchestrator.api.responses import INVALID
+from orchestrator.client.reads import AsyncReader
 from orchestrator.codec import query_text
 from orchestrator.codec.query import FIELDS, parse, quoted
 from orchestrator.errors import QueryError
@@ -21,6 +24,9 @@ from orchestrator.view.lists import MAX_ROWS_EXAMINED
 
 PAGE_ROWS = 100
 """Runs on one page: more than anybody reads, some 60 KB."""
+
+MAX_NEW = 10
+"""Rows that may come on top at a time: with more, what somebody reads is gone before it is read."""
 
 MAX_TYPES = 12
 """Types with a chip of their own: those of most runs."""
@@ -65,31 +71,62 @@ def runs_pages(backend: Backend) -> APIRouter:
         try:
             parse(q)
         except QueryError as error:
-            return render(
-                request, "runs.html", status=INVALID, error=error, **_context(q, page, RunPage(rows=()))
-            )
-        by_status = query_text.widened(q, "ExecutionStatus")
-        by_type = query_text.widened(q, "WorkflowType")
-        found, statuses, types = await asyncio.gather(
-            reader.list_runs(q, limit=PAGE_ROWS, page=page),
-            reader.count_runs(by_status),
-            reader.count_runs(by_type),
-        )
-        filters = filters_of(q, statuses, types, now_ms())
-        return render(request, "runs.html", error=None, filters=filters, **_context(q, page, found))
+            asked = {"q": q, "page": page, "error": error, "fields": FIELDS}
+            return render(request, "runs.html", status=INVALID, **asked)
+        return render(request, "runs.html", **await _look(reader, q, page))
+
+    @router.get("/live/workflows")
+    async def live(request: Request, q: Annotated[str, Query()] = "") -> Response:
+        parse(q)
+        blocks = {"filters": "filters", "news": "news", "list": "list"}
+        return Live(backend.watch, None, Parts(request, "runs.html", blocks, _Newest(reader, q).look).next)
 
     return router
 
 
-def _context(q: str, page: str, found: RunPage) -> dict[str, Any]:
+async def _look(reader: AsyncReader, q: str, page: str = "") -> dict[str, Any]:
+    """What the list shows."""
+    found, statuses, types = await asyncio.gather(
+        reader.list_runs(q, limit=PAGE_ROWS, page=page),
+        reader.count_runs(query_text.widened(q, "ExecutionStatus")),
+        reader.count_runs(query_text.widened(q, "WorkflowType")),
+    )
     return {
         "q": q,
         "page": page,
-        "found": found,
+        "error": None,
         "fields": FIELDS,
+        "found": found,
+        "new": 0,
+        "filters": filters_of(q, statuses, types, now_ms()),
         "examined": MAX_ROWS_EXAMINED,
         "page_rows": PAGE_ROWS,
     }
+
+
+class _Newest:
+    """The first page of a list, for as long as people can follow it; then how many runs came since."""
+
+    def __init__(self, reader: AsyncReader, q: str) -> None:
+        self._reader, self._q = reader, q
+        self._shown: RunPage | None = None
+
+    async def look(self) -> dict[str, Any]:
+        """What the list shows now."""
+        context = await _look(self._reader, self._q)
+        new = newer(self._shown, context["found"])
+        if self._shown is None or new <= MAX_NEW:
+            self._shown = context["found"]
+            return context
+        return context | {"found": self._shown, "new": new}
+
+
+def newer(shown: RunPage | None, found: RunPage) -> int:
+    """How many rows of a first page are new on top of the one that is shown."""
+    if shown is None or not shown.rows:
+        return 0
+    known, newest_ms = {row.run_id for row in shown.rows}, shown.rows[0].start_time_ms
+    return sum(row.start_time_ms >= newest_ms and row.run_id not in known for row in found.rows)
 
 
 def filters_of(q: str, by_status: RunCounts, by_type: RunCounts, now_ms: int) -> Filters:

@@ -1,0 +1,68 @@
+"""What changes on a page whose changing parts are blocks of its template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
+from typing import Any
+
+from fastapi import Request
+
+from orchestrator.api.pages.live import Update, seen
+from orchestrator.api.pages.rendering import fragment
+
+BEATS_S = 2.0
+"""Between two looks at what beats tell, which no partition of history shows: they come once per second."""
+
+_AGO = re.compile(r'(data-ago="\d+">)[^<]*')
+"""How long ago something was: browsers count on by themselves."""
+
+
+class Parts:
+    """The parts of one page, as updates.
+
+    Args:
+        request: whose page it is; if it is a second try, the browser says what it has seen.
+        template: of the page.
+        blocks: of the template, by the ids of the elements that they stand in.
+        look: what the page shows now; None leaves the page as it is.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        template: str,
+        blocks: Mapping[str, str],
+        look: Callable[[], Awaitable[Mapping[str, Any] | None]],
+    ) -> None:
+        self._request, self._template, self._blocks, self._look = request, template, blocks, look
+        self._sent: dict[str, str] = {}
+        self._seen = seen(request)
+
+    async def next(self) -> Update | None:
+        """The parts that differ from what was sent last; None if all are as they were."""
+        context = await self._look()
+        if context is None:
+            return None
+        parts = {
+            place: fragment(self._request, self._template, block, **context)
+            for place, block in self._blocks.items()
+        }
+        sums = {place: _sum(html) for place, html in parts.items()}
+        changed = [place for place in parts if sums[place] != self._sent.get(place)]
+        whole = _sum("".join(sums.values()))
+        self._sent = sums
+        if not changed or whole == self._seen:
+            return None
+        self._seen = whole
+        return Update("".join(partial(place, parts[place]) for place in changed), whole)
+
+
+def partial(place: str, html: str) -> str:
+    """Asks htmx to change one element in place."""
+    return f'<hx-partial hx-target="#{place}" hx-swap="innerMorph">{html}</hx-partial>'
+
+
+def _sum(html: str) -> str:
+    return sha256(_AGO.sub(r"\1", html).encode(errors="replace")).hexdigest()[:16]
