@@ -55,7 +55,7 @@ def cluster_pages(backend: Backend, overview: Overview) -> APIRouter:
 def owners(status: ViewStatus) -> dict[int, str]:
     """Who owns each partition, by the last beats; who is silent owns none."""
     return {
-        partition: seen.beat.identity
+        partition: seen.beat.identity or seen.beat.coordinator[:8]
         for seen in status.coordinators
         if seen.silent_ms <= ALIVE_MS
         for partition in seen.beat.partitions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -12,7 +13,7 @@ from orchestrator.api.pages.live import Live
 from orchestrator.api.pages.parts import BEATS_S, Parts
 from orchestrator.api.pages.rendering import page_router, render
 from orchestrator.protocol.values import WorkflowStatus
-from orchestrator.protocol.views import RunCounts
+from orchestrator.protocol.views import MinuteCount, MinuteCounts, RunCounts
 from orchestrator.view.queues import ALIVE_MS
 from orchestrator.view.reader import Overview
 
@@ -21,6 +22,12 @@ TOP_ROWS = 5
 
 MAX_TYPES = 20
 """Types in the table of counts, those of most runs: the list of runs counts the others."""
+
+HOUR_MS = 3_600_000
+"""What a row of the table counts together: a day of minutes is too long to be read."""
+
+BLOCKS = {"counts": "counts", "hours": "hours", "live": "live"}
+"""What changes, in the elements of these ids. The chart between them draws itself."""
 
 
 class TypeCounts(NamedTuple):
@@ -40,7 +47,7 @@ def overview_pages(backend: Backend, overview: Overview) -> APIRouter:
 
     @router.get("/live/overview")
     async def live(request: Request) -> Response:
-        parts = Parts(request, "overview.html", {"live": "live"}, lambda: look(backend, overview))
+        parts = Parts(request, "overview.html", BLOCKS, lambda: look(backend, overview))
         return Live(backend.watch, None, parts.next, refresh_s=BEATS_S)
 
     return router
@@ -49,8 +56,9 @@ def overview_pages(backend: Backend, overview: Overview) -> APIRouter:
 async def look(backend: Backend, overview: Overview) -> dict[str, Any]:
     """What the overview shows."""
     reader = backend.reader
-    counts, failures, stuck, queues, status = await asyncio.gather(
+    counts, minutes, failures, stuck, queues, status = await asyncio.gather(
         reader.count_runs(),
+        reader.minutes(),
         reader.failures(limit=TOP_ROWS),
         reader.stuck(limit=TOP_ROWS),
         asyncio.to_thread(overview.queues),
@@ -60,6 +68,7 @@ async def look(backend: Backend, overview: Overview) -> dict[str, Any]:
         "runs": counts.runs,
         "statuses": by_status(counts),
         "types": by_type(counts)[:MAX_TYPES],
+        "hours": by_hour(minutes),
         "failures": failures,
         "stuck": stuck,
         "queues": [queue for queue in queues.queues if queue.waiting],
@@ -75,6 +84,15 @@ def by_status(counts: RunCounts) -> dict[WorkflowStatus, int]:
     for one in counts.counts:
         found[one.status] += one.runs
     return found
+
+
+def by_hour(found: MinuteCounts) -> list[MinuteCount]:
+    """What happened per hour, newest first: the chart's numbers for those who do not see it."""
+    hours: dict[int, Counter[str]] = {}
+    for one in found.minutes:
+        hour = hours.setdefault(one.time_ms // HOUR_MS, Counter())
+        hour.update(started=one.started, completed=one.completed, failed=one.failed)
+    return [MinuteCount(time_ms=hour * HOUR_MS, **hours[hour]) for hour in sorted(hours, reverse=True)]
 
 
 def by_type(counts: RunCounts) -> list[TypeCounts]:

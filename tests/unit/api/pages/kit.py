@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element
 import html5lib
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from orchestrator.api.app import create_app
 from orchestrator.api.backend import Backend
@@ -39,6 +40,9 @@ HOSTILE = (
     "../../etc/x?a=b#c%2F",
 )
 """Names that somebody may give to a workflow, and that break pages which are made by hand."""
+
+LINKS = ("href", "src", "action", "hx-get", "hx-post", "hx-sse:connect", "data-source")
+"""Attributes that lead somewhere."""
 
 
 class Page:
@@ -89,8 +93,10 @@ def query_of(link: str) -> str:
 class Site:
     """The pages over a shelf of stores, and a log with beats and dead letters."""
 
-    def __init__(self, shelf: Shelf, log: EmbeddedLog, http: httpx.AsyncClient, base_path: str) -> None:
-        self.shelf, self.http, self.base_path = shelf, http, base_path
+    def __init__(
+        self, app: FastAPI, shelf: Shelf, log: EmbeddedLog, http: httpx.AsyncClient, base_path: str
+    ) -> None:
+        self.app, self.shelf, self.http, self.base_path = app, shelf, http, base_path
         self._log = log
 
     async def get(self, path: str, *, status: int = 200, **headers: str) -> Page:
@@ -131,14 +137,7 @@ def faults(page: Page, base_path: str) -> Iterator[str]:
         for name, value in element.attrib.items():
             if name.startswith("on") or name == "style":
                 yield f"<{element.tag} {name}> would run or look as the policy forbids"
-            if name in (
-                "href",
-                "src",
-                "action",
-                "hx-get",
-                "hx-post",
-                "hx-sse:connect",
-            ) and not value.startswith((f"{base_path}/", "#")):
+            if name in LINKS and not value.startswith((f"{base_path}/", "#")):
                 yield f"{name}={value!r} leads elsewhere"
             if (
                 name in ("aria-describedby", "aria-labelledby")
@@ -173,10 +172,10 @@ async def serving(folder: Path, base_path: str = "") -> AsyncIterator[Site]:
     aio = EmbeddedAioLog(log)
     overview = EmbeddedOverview(log, lambda: shelf.stores)
     backend = Backend(aio, ThreadedReader(shelf.reader), overview)
-    transport = httpx.ASGITransport(create_app(backend, base_path=base_path))
+    app = create_app(backend, base_path=base_path)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url=ADDRESS) as http:
-            yield Site(shelf, log, http, base_path)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ADDRESS) as http:
+            yield Site(app, shelf, log, http, base_path)
     finally:
         await backend.close()
         await aio.close()

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.api.pages import runs
 from orchestrator.api.pages.runs import PAGE_ROWS
+from orchestrator.api.reads import ThreadedReader
 from orchestrator.protocol import events as e
 from orchestrator.view import lists
 from tests.unit.api.pages.kit import HOSTILE, Site, query_of, words
@@ -128,3 +129,23 @@ async def test_a_page_is_bounded_however_long_its_texts_are(site: Site) -> None:
     page = await site.get("/workflows")
     assert len(page.all("a[@data-open]")) == PAGE_ROWS
     assert len(page.text) < PAGE_ROWS * 6_000
+
+
+async def test_a_few_new_runs_come_on_top_and_a_flood_is_told(site: Site) -> None:
+    newest = runs._Newest(ThreadedReader(site.shelf.reader), "")
+    fill(site, 3)
+    assert [row.workflow_id for row in (await newest.look())["found"].rows] == [
+        "order-2",
+        "order-1",
+        "order-0",
+    ]
+    site.shelf.run("one-more")
+    context = await newest.look()
+    assert (context["found"].rows[0].workflow_id, context["new"]) == ("one-more", 0)
+    for number in range(runs.MAX_NEW + 1):
+        site.shelf.run(f"flood-{number}")
+    context = await newest.look()
+    assert (context["found"].rows[0].workflow_id, context["new"]) == ("one-more", runs.MAX_NEW + 1)
+    assert context["filters"].statuses[0].runs == 4 + runs.MAX_NEW + 1, "counts go on"
+    site.shelf.run("later")
+    assert (await newest.look())["new"] == runs.MAX_NEW + 2
