@@ -16,7 +16,7 @@ from orchestrator.api.guard import LOCAL_HOSTS, Guard
 from orchestrator.api.lists import list_routes
 from orchestrator.api.operations import operations_routes
 from orchestrator.api.overview import overview_routes
-from orchestrator.api.pages.routes import page_routes
+from orchestrator.api.pages.routes import install_page_errors, page_routes
 from orchestrator.api.responses import install_error_handlers, schemas
 from orchestrator.api.workflows import workflow_routes
 from orchestrator.log.wire import PREFIX
@@ -58,6 +58,7 @@ def create_app(
         app.include_router(operations_routes(operations))
     app.add_middleware(Guard, hosts=hosts, base_path=base_path)
     install_error_handlers(app)
+    install_page_errors(app)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

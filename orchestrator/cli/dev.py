@@ -137,4 +137,5 @@ def _say_ready(loaded: Loaded, taken: socket.socket) -> None:
     host, port = taken.getsockname()[:2]
     workflows = ", ".join(sorted(loaded.workflows)) or "none"
     activities = ", ".join(sorted(loaded.activities)) or "none"
-    print(f"ready: http://{host}:{port}  workflows: {workflows}  activities: {activities}", flush=True)
+    print(f"ready: http://{host}:{port}  workflows: {workflows}  activities: {activities}")
+    print(f"the page: http://{host}:{port}/", flush=True)

@@ -68,6 +68,6 @@ async def _run(settings: KafkaSettings, folder: Path, log_id: str, taken: socket
         host, port = taken.getsockname()[:2]
         print(
             f"ready: http://{host}:{port}  namespace: {settings.namespace}  brokers: {settings.bootstrap}",
-            flush=True,
         )
+        print(f"the page: http://{host}:{port}/", flush=True)
         return await until_stopped(stop, lambda: view.trouble or stopped_server(http))

@@ -9,6 +9,7 @@ import site
 import socket
 import subprocess
 import sys
+import urllib.request
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -159,7 +160,15 @@ def test_the_wheel_has_the_files_that_are_no_code(names: set[str]) -> None:
     schemas = {f"orchestrator/_schemas/{topic}.avsc" for topic in TOPICS}
     inputs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "orchestrator/demo").glob("*.jsonl")}
     assert inputs
-    assert {"orchestrator/py.typed"} | schemas | inputs <= names
+    pages = ROOT / "orchestrator/api/pages"
+    shown = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("templates", "static")
+        for path in (pages / folder).rglob("*")
+        if path.is_file()
+    }
+    assert shown
+    assert {"orchestrator/py.typed"} | schemas | inputs | shown <= names
 
 
 def test_the_wheel_has_every_module_and_nothing_else(names: set[str]) -> None:
@@ -188,3 +197,5 @@ def test_a_user_s_modules_run_on_the_installed_package(python: Path, project: Pa
     place = ["--address", address]
     run(tool, "workflow", "start", "Greeting", "--id", "g-1", "--input", '"Ada"', *place, cwd=project)
     assert "Hello, Ada!" in run(tool, "workflow", "result", "g-1", *place, cwd=project)
+    with urllib.request.urlopen(f"{address}/workflows", timeout=COMMAND_S) as page:
+        assert b">g-1</a>" in page.read()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI, Request, Response
+from starlette.exceptions import HTTPException
 
 from orchestrator.api.backend import Backend
 from orchestrator.api.pages.cluster import cluster_pages
 from orchestrator.api.pages.failures import failures_pages
 from orchestrator.api.pages.overview import overview_pages
+from orchestrator.api.pages.rendering import error_page
 from orchestrator.api.pages.runs import runs_pages
 from orchestrator.api.pages.static import static_routes
+from orchestrator.log.wire import PREFIX
 from orchestrator.view.reader import Overview
 
 
@@ -22,3 +25,16 @@ def page_routes(backend: Backend, overview: Overview) -> APIRouter:
     router.include_router(failures_pages(backend))
     router.include_router(cluster_pages(backend, overview))
     return router
+
+
+def install_page_errors(app: FastAPI) -> None:
+    """Whoever looks for a page that there is not gets one that says so; programs are answered as before."""
+    told = app.exception_handlers[HTTPException]
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        place = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        if "text/html" in request.headers.get("accept", "") and not place.startswith(PREFIX):
+            return error_page(request, error.status_code, f"{request.method} {place}: {error.detail}")
+        answer: Response = await told(request, error)  # type: ignore[misc]
+        return answer

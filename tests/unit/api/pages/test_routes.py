@@ -147,3 +147,11 @@ def test_templates_escape_everything_and_hold_no_script_or_style(file: Path) -> 
     ):
         assert forbidden not in text
     assert 'href="/' not in text, "links go through link()"
+
+
+async def test_a_page_that_there_is_not_is_one_that_says_so(site: Site) -> None:
+    page = await site.get("/workflow<b>", status=404, Accept="text/html,*/*")
+    assert words(page.one("*[@role='alert']")) == "GET /workflow%3Cb%3E: Not Found"
+    for path, accept in (("/workflow", "*/*"), ("/api/v1/nothing", "text/html")):
+        answer = await site.http.get(path, headers={"Accept": accept})
+        assert (answer.status_code, answer.json()["error"]) == (404, "no-such-path")
