@@ -64,10 +64,12 @@ async def look(backend: Backend, overview: Overview) -> dict[str, Any]:
         asyncio.to_thread(overview.queues),
         asyncio.to_thread(overview.status),
     )
+    types = by_type(counts)
     return {
         "runs": counts.runs,
         "statuses": by_status(counts),
-        "types": by_type(counts)[:MAX_TYPES],
+        "types": types[:MAX_TYPES],
+        "more_types": len(types[MAX_TYPES:]),
         "hours": by_hour(minutes),
         "failures": failures,
         "stuck": stuck,

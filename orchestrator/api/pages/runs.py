@@ -44,13 +44,17 @@ class Chip(NamedTuple):
 
 
 class Filters(NamedTuple):
-    """The filters beside a query: what it tests now, and what it could."""
+    """The filters beside a query: what it tests now, and what it could.
+
+    Without ``complete``, counts are of the runs that were looked at. ``more_types`` have no chip.
+    """
 
     statuses: tuple[Chip, ...]
     types: tuple[Chip, ...]
     ages: tuple[Chip, ...]
     tests: tuple[Chip, ...]
     complete: bool
+    more_types: int = 0
 
 
 def runs_pages(backend: Backend) -> APIRouter:
@@ -152,6 +156,7 @@ def filters_of(q: str, by_status: RunCounts, by_type: RunCounts, now_ms: int) ->
         ),
         tests=tuple(Chip(test, query_text.without(q, test)) for test in tests),
         complete=by_status.complete and by_type.complete,
+        more_types=len(types) - len(most),
     )
 
 

@@ -67,6 +67,9 @@
 
   document.addEventListener("htmx:sse:after:connection", () => connection("live"));
   document.addEventListener("htmx:sse:error", () => connection("not connected, trying again"));
+  document.addEventListener("htmx:response:error", (event) => {
+    if (event.target.matches?.("[hx-sse\\:connect]")) connection("not live: load the page again for news");
+  });
   document.addEventListener("htmx:sse:close", () => connection(""));
 
   document.addEventListener("DOMContentLoaded", () => {

@@ -10,6 +10,7 @@ from orchestrator.api.pages import runs
 from orchestrator.api.pages.runs import PAGE_ROWS
 from orchestrator.api.reads import ThreadedReader
 from orchestrator.protocol import events as e
+from orchestrator.protocol.values import Failure, FailureKind
 from orchestrator.view import lists
 from tests.unit.api.pages.kit import HOSTILE, Site, query_of, words
 from tests.unit.view.shelf import FAILED
@@ -61,6 +62,14 @@ async def test_chips_count_and_narrow_the_query_and_widen_it_again(site: Site) -
     assert recent.startswith('ExecutionStatus = "Failed" AND WorkflowType = "Order" AND StartTime >= "20')
     again = await site.get(f"/workflows?q={quote(recent)}")
     assert query_of(again.link("last 1 h")).count("StartTime") == 1
+
+
+async def test_types_beyond_the_chips_are_counted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MAX_TYPES", 1)
+    fill(site, 9)
+    page = await site.get("/workflows")
+    assert page.link("Order 6")
+    assert "and 1 more, of fewer runs" in words(page.one("*[@id='filters']"))
 
 
 async def test_what_is_wrong_with_a_query_is_said_beside_it(site: Site) -> None:
@@ -123,9 +132,10 @@ async def test_names_are_text_whatever_they_hold(site: Site, name: str) -> None:
 
 
 async def test_a_page_is_bounded_however_long_its_texts_are(site: Site) -> None:
-    long = e.WorkflowFailed(failure=FAILED.__class__(kind=FAILED.kind, message="x" * 250_000))
     for number in range(PAGE_ROWS + 1):
-        site.shelf.run(f"{number}" + "y" * 990, (long,))
+        message = "x" * (250_000 if number == PAGE_ROWS else 1_000)
+        failure = Failure(kind=FailureKind.APPLICATION, message=message)
+        site.shelf.run(f"{number}" + "y" * 990, (e.WorkflowFailed(failure=failure),))
     page = await site.get("/workflows")
     assert len(page.all("a[@data-open]")) == PAGE_ROWS
     assert len(page.text) < PAGE_ROWS * 6_000
