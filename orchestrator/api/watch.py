@@ -103,6 +103,11 @@ class Watch:
             self._task = asyncio.create_task(self._look(), name="watch")
         return watcher
 
+    @property
+    def watching(self) -> int:
+        """How many watch now."""
+        return len(self._watchers)
+
     def end(self, watcher: Watcher) -> None:
         """Somebody watches no more."""
         self._watchers.discard(watcher)

@@ -28,8 +28,8 @@ APART_S = 0.25
 """Between two messages to one page, at least: more often, nobody can follow."""
 
 COST = 10
-"""A message that took long to make is followed by so many times as long a rest: updates of a run of 20,000
-events must not keep the process busy."""
+"""A message is followed by so many times as long a rest as it took to make, for each page that gets updates:
+all of them together take a tenth of a processor's time at most, however much there is to tell."""
 
 SEND_S = 20.0
 """A browser that takes nothing for so long is let go; it comes again if it still lives."""
@@ -79,7 +79,7 @@ class Live(StreamingResponse):
     ) -> None:
         self._watch, self._watcher = watch, watch.begin(partition)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not collect it
-        super().__init__(_events(self._watcher, updates, refresh_s), headers=headers)
+        super().__init__(_events(watch, self._watcher, updates, refresh_s), headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; whatever ends that, nobody watches any more."""
@@ -99,7 +99,9 @@ class Live(StreamingResponse):
             await super().stream_response(send_in_time)
 
 
-async def _events(watcher: Watcher, updates: Updates, refresh_s: float | None) -> AsyncIterator[str]:
+async def _events(
+    watch: Watch, watcher: Watcher, updates: Updates, refresh_s: float | None
+) -> AsyncIterator[str]:
     yield f"retry: {RETRY_MS}\n\n"
     while not watcher.closed:
         began = monotonic()
@@ -117,7 +119,7 @@ async def _events(watcher: Watcher, updates: Updates, refresh_s: float | None) -
                 return
         elif refresh_s is not None:
             yield STILL_HERE
-        await watcher.rest(max(APART_S, COST * (monotonic() - began)))
+        await watcher.rest(max(APART_S, COST * watch.watching * (monotonic() - began)))
         while not await watcher.moved(refresh_s or HEARTBEAT_S) and refresh_s is None:
             yield STILL_HERE
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
@@ -45,10 +46,8 @@ class Parts:
         context = await self._look()
         if context is None:
             return None
-        parts = {
-            place: fragment(self._request, self._template, block, **context)
-            for place, block in self._blocks.items()
-        }
+        # In a thread: the loop serves workers and clients, who need not wait for some milliseconds of HTML.
+        parts = await asyncio.to_thread(self._render, context)
         sums = {place: _sum(html) for place, html in parts.items()}
         changed = [place for place in parts if sums[place] != self._sent.get(place)]
         whole = _sum("".join(sums.values()))
@@ -57,6 +56,12 @@ class Parts:
             return None
         self._seen = whole
         return Update("".join(partial(place, parts[place]) for place in changed), whole)
+
+    def _render(self, context: Mapping[str, Any]) -> dict[str, str]:
+        return {
+            place: fragment(self._request, self._template, block, **context)
+            for place, block in self._blocks.items()
+        }
 
 
 def partial(place: str, html: str) -> str:

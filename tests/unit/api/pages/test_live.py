@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 
 import pytest
 from starlette.types import Message
@@ -8,7 +9,7 @@ from starlette.types import Message
 from orchestrator.api import watch as watch_module
 from orchestrator.api.pages import live as module
 from orchestrator.api.pages.live import Live, Update, event
-from orchestrator.api.watch import Watch
+from orchestrator.api.watch import Watch, Watcher
 from orchestrator.errors import Unavailable, WorkflowNotFound
 
 SOON_S = 10.0
@@ -120,6 +121,42 @@ async def test_a_flood_is_a_few_messages() -> None:
     await browser.sees("<p>100</p>")
     assert 2 <= browser.text.count("data:") <= 100 * 0.02 / module.APART_S + 3
     await page.watch.close()
+    await ends(task)
+
+
+async def test_pages_rest_together_so_that_many_cost_no_more_than_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rests: list[float] = []
+
+    async def rest(self: Watcher, for_s: float) -> None:
+        rests.append(for_s)
+
+    clock = count(0.0, 0.5)  # so making a message takes half a second
+    monkeypatch.setattr(module, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(Watcher, "rest", rest)
+    page, browser = Page(), Browser()
+    others = [page.watch.begin(0) for _ in range(3)]
+    page.change()
+    task = page.open(browser)
+    await browser.sees("<p>1</p>")
+    for other in others:
+        page.watch.end(other)
+    page.change()
+    await browser.sees("<p>2</p>")
+    await page.watch.close()
+    await ends(task)
+    assert rests[:2] == [module.COST * 0.5 * 4, module.COST * 0.5]
+
+
+async def test_a_page_of_what_no_partition_shows_is_looked_at_again() -> None:
+    page, browser = Page(), Browser()
+    answer = Live(page.watch, None, page.updates, refresh_s=0.01)
+    task = asyncio.create_task(answer(SCOPE, browser.receive, browser.send))  # type: ignore[arg-type]
+    await browser.sees(module.STILL_HERE)
+    page.number += 1
+    await browser.sees("<p>1</p>")
+    browser.gone.set()
     await ends(task)
 
 
