@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -59,6 +59,7 @@ LAZY_IMPORTS: dict[str, str] = {
     "orchestrator/__init__.py": "an activity needs no HTTP, `--help` needs nothing",
     "orchestrator/cli/": "`--help` and completion answer at once",
     "orchestrator/log/connect.py": "who runs in one process needs no HTTP client",
+    "orchestrator/telemetry/tracing.py": "who has no tracer needs no OpenTelemetry",
 }
 
 PRINTS: dict[str, str] = {
@@ -356,19 +357,25 @@ class Project:
     """What pyproject.toml says."""
 
     @cached_property
-    def _toml(self) -> dict[str, dict[str, list[str]]]:
+    def _toml(self) -> dict[str, Any]:
         return tomllib.loads(_read(ROOT / "pyproject.toml"))
 
     @property
+    def _listed(self) -> list[str]:
+        project = self._toml["project"]
+        extras = project.get("optional-dependencies", {}).values()
+        return [*project["dependencies"], *(line for extra in extras for line in extra)]
+
+    @property
     def dependencies(self) -> set[str]:
-        """Names of the distributions that an installation brings."""
-        return {_normal(re.split(r"[<>=!~ \[;]", line)[0]) for line in self._toml["project"]["dependencies"]}
+        """Names of the distributions that an installation brings, with all its extras."""
+        return {_normal(re.split(r"[<>=!~ \[;]", line)[0]) for line in self._listed}
 
     @property
     def unbounded(self) -> list[str]:
         """Requirements without a floor: they would install versions that nobody has tried."""
         groups = self._toml["dependency-groups"].values()
-        listed = [*self._toml["project"]["dependencies"], *(line for group in groups for line in group)]
+        listed = [*self._listed, *(line for group in groups for line in group)]
         return [line for line in listed if isinstance(line, str) and ">=" not in line]
 
 

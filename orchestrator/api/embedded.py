@@ -37,6 +37,7 @@ from orchestrator.log.topics import HISTORY, USER_TOPICS
 from orchestrator.protocol.ids import check_topic
 from orchestrator.protocol.views import TopicRecord
 from orchestrator.store.partition_store import PartitionStore
+from orchestrator.telemetry.tracing import find_traces
 from orchestrator.view.store_reader import StoreReader
 from orchestrator.worker.worker import Worker
 from orchestrator.workflow import determinism
@@ -107,6 +108,7 @@ class Engine:
             suspects=self._suspects,
             retention_ms=self._retention_ms,
             meter=self._meter,
+            traces=find_traces(),
         )
         self._thread = threading.Thread(
             target=self._run, args=(self._coordinator,), name="coordinator", daemon=True

@@ -30,6 +30,7 @@ from orchestrator.log.kafka.admin import check
 from orchestrator.log.kafka.log import KafkaLog
 from orchestrator.telemetry.endpoint import Operations
 from orchestrator.telemetry.metrics import CoordinatorMetrics, new_registry
+from orchestrator.telemetry.tracing import find_traces
 
 SILENT_S = 10.0
 """A loop that turns at least once per second has not turned for so long: it is stuck."""
@@ -81,6 +82,7 @@ def coordinator(
         watch=Watchdog(_end),
         retention_ms=round(retention.total_seconds() * 1_000),
         meter=MetricsMeter(CoordinatorMetrics(metrics)),
+        traces=find_traces(),
     )
     operations = Operations(metrics, lambda: _why_dead(member), lambda: _why_not_ready(member, kafka))
     _stop_on_signals(member)

@@ -41,6 +41,7 @@ from orchestrator.protocol.views import (
     RunRow,
     StuckRun,
 )
+from orchestrator.telemetry.tracing import find_traces
 from orchestrator.workflow.durations import Duration, to_ms, to_positive_ms
 
 HISTORY_PAGE_TURNS = 1_000
@@ -94,7 +95,7 @@ class Client:
         if reader is None and isinstance(log, AsyncReader):
             reader = log
         self.identity = identity or f"{os.getpid()}@{socket.gethostname()}"
-        self._session = Session(Channel(log), converter, self.identity, reader, request_ids())
+        self._session = Session(Channel(log), converter, self.identity, reader, request_ids(), find_traces())
 
     @classmethod
     async def connect(
@@ -207,7 +208,7 @@ class Client:
             await_result=await_result,
             **session.common(options.get("request_id")),
         )
-        reply = await session.channel.ask(command, options.get("timeout", ANSWER_TIMEOUT_S))
+        reply = await session.ask(command, options.get("timeout", ANSWER_TIMEOUT_S))
         handle: WorkflowHandle[Any] = WorkflowHandle(
             session, command.workflow_id, reply.run_id, called.result_hint, bookmark=bookmark_of(reply)
         )

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar, TypeVarTuple, overload
 
+from msgspec.structs import replace
+
 from orchestrator.client.answers import query_result, workflow_result
 from orchestrator.client.channel import Channel
 from orchestrator.client.names import handler_called
@@ -26,6 +28,7 @@ from orchestrator.protocol.commands import (
 )
 from orchestrator.protocol.tasks import Reply
 from orchestrator.protocol.views import RunDescription
+from orchestrator.telemetry.traces import Traces
 
 ANSWER_TIMEOUT_S = 30.0
 """How long a call waits for the engine before it raises ``Unavailable``."""
@@ -43,6 +46,7 @@ class Session(NamedTuple):
     identity: str
     chosen_reader: AsyncReader | None
     request_ids: Iterator[str]
+    traces: Traces
 
     @property
     def reader(self) -> AsyncReader:
@@ -64,6 +68,15 @@ class Session(NamedTuple):
             "identity": self.identity,
             "reply_to": self.channel.reply_to,
         }
+
+    async def ask(self, command: Command, timeout_s: float | None) -> Reply:
+        """The engine's answer to a command; see :meth:`Channel.ask`."""
+        with self.traces.call(command) as call:
+            if call.headers:
+                command = replace(command, headers=call.headers)
+            reply = await self.channel.ask(command, timeout_s)
+            call.answered(reply.run_id)
+        return reply
 
 
 def request_ids() -> Iterator[str]:
@@ -238,7 +251,7 @@ class WorkflowHandle(Generic[R]):
         await self._ask(command, timeout)
 
     async def _ask(self, command: Command, timeout: float | None) -> Reply:
-        reply = await self._session.channel.ask(command, timeout)
+        reply = await self._session.ask(command, timeout)
         self.bookmark = bookmark_of(reply)
         return reply
 

@@ -66,12 +66,14 @@ from orchestrator.log.topics import (
     WORKER_HEADER,
     WORKERS,
 )
-from orchestrator.protocol.commands import Command, Rejection, WorkerLost, WorkflowCommand
+from orchestrator.protocol.commands import Command, Rejection, StartWorkflow, WorkerLost, WorkflowCommand
 from orchestrator.protocol.ids import check_workflow_id, partition_of
 from orchestrator.protocol.records import Marks, Turn
 from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat
+from orchestrator.protocol.traces import trace_of_record
 from orchestrator.store.fold import MAX_AWAY_MS
 from orchestrator.store.partition_store import PartitionStore
+from orchestrator.telemetry.traces import Traces, Untraced
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +133,7 @@ class Coordinator:
         max_runs_in_memory: int = MAX_RUNS_IN_MEMORY,
         retention_ms: int = DEFAULT_RETENTION_MS,
         meter: Meter | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """Join nothing yet.
 
@@ -149,6 +152,7 @@ class Coordinator:
             retention_ms: closed runs leave history and the store so long after their close.
             suspects: workflow ids whose code is not to be entered, for a predecessor got stuck in it.
             meter: is told what happens; default nobody.
+            traces: is told of runs; default nobody.
         """
         self.incarnation = new_id(runtime)
         self.stopping = False
@@ -164,7 +168,10 @@ class Coordinator:
         self._retention_ms = retention_ms
         self._clock = EngineClock(runtime)
         self._dispatcher = Dispatcher(self.incarnation)
-        self._maker = TurnMaker(definitions, self._dispatcher, runtime, self._watch, log_.refusal_of_topic)
+        self._traces = traces if traces is not None else Untraced()
+        self._maker = TurnMaker(
+            definitions, self._dispatcher, runtime, self._watch, log_.refusal_of_topic, traces=self._traces
+        )
         self._outgoing: Appender = log_.appender(ordered=False)
         self._schemas, self._clock_check = Schemas(), ClockCheck()
         self._beats, self._joined = 0, True
@@ -455,7 +462,7 @@ class Coordinator:
             self._runtime.at("applied")
             now_ms = self._clock.now_ms()
             for partition, entries in applied:
-                self._meter.committed(partition.number, entries, now_ms)
+                self._tell(partition, entries, now_ms)
                 self._release(partition, entries)
             self._runtime.at("released")
 
@@ -479,11 +486,21 @@ class Coordinator:
                 self._incident(partition, f"what may not have left cannot be read: {error}")
         elif isinstance(verdict, Lost):
             entries = partition.apply(committed.pop(partition.number, []))
+            self._tell(partition, entries, self._clock.now_ms())
             if partition.ownership.phase is Phase.LEAVING:  # who stays claims anew, and sends it again
                 self._release(partition, entries)
             if verdict.found is not None:
                 partition.fold([verdict.found])
             self._incident(partition, verdict.reason)
+
+    def _tell(self, partition: Partition, entries: list[tuple[Entry, int]], now_ms: int) -> None:
+        """Whoever watches. After a death here nobody is told: a span that is missing, but none that is there
+        twice.
+        """
+        self._meter.committed(partition.number, entries, now_ms)
+        for entry, _ in entries:
+            if entry.draft is not None and not entry.draft.is_open:
+                self._traces.run_closed(entry.draft.run.state)
 
     def _release(self, partition: Partition, entries: list[tuple[Entry, int]]) -> None:
         for entry, offset in entries:
@@ -882,6 +899,8 @@ class Coordinator:
         if not command.request_id:
             request_id = f"{record.topic}-{record.partition}-{record.offset}"
             command = msgspec.structs.replace(command, request_id=request_id)
+        if record.headers and isinstance(command, StartWorkflow) and not command.headers:
+            command = msgspec.structs.replace(command, headers=trace_of_record(record.headers))
         return command
 
     def _set_aside(self, partition: Partition, record: Record, command: WorkflowCommand) -> None:

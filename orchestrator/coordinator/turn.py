@@ -51,6 +51,7 @@ from orchestrator.store.partition_store import PartitionStore
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.rows import Row, encode_state
 from orchestrator.store.summaries import Glance, glance_of
+from orchestrator.telemetry.traces import Traces
 from orchestrator.workflow.definition import Handler
 from orchestrator.workflow.instance import WorkflowCodeError
 from orchestrator.workflow.loop import Evicted
@@ -159,6 +160,7 @@ def turn_of(
         activation=draft.activation,
         events=draft.events,
         causes=draft.causes,
+        headers=state.headers,
     )
 
 
@@ -231,8 +233,11 @@ class TurnMaker:
         runtime: Runtime,
         watch: Watch,
         refusal_of_topic: Callable[[str, int], str],
+        *,
+        traces: Traces,
     ) -> None:
         """``definitions`` are the workflow types that this process can run."""
+        self.traces = traces
         self.refusal_of_topic = refusal_of_topic
         self.definitions = definitions
         self.dispatcher = dispatcher
@@ -356,7 +361,9 @@ class _Builder:
         self.now_ms = max(self.engine_now_ms, latest.time_ms if latest is not None else 0)
         run_id = new_id(self.maker.runtime)
         known = self.run.requests if self.run is not None else 0
-        self.run = Run(execution.new_run(self.workflow_id, run_id, started, self.now_ms), requests=known)
+        headers = self.maker.traces.run_headers(command, run_id)
+        state = execution.new_run(self.workflow_id, run_id, started, self.now_ms, headers)
+        self.run = Run(state, requests=known)
         self.first_event_id = 1
         self.partition.runs.put(self.run)
         if command.await_result:

@@ -147,7 +147,7 @@ def evolve(state: RunState | None, turn: Turn, changes: Changes) -> RunState:
         first = turn.events[0]
         if turn.turn != 1 or not isinstance(first, e.WorkflowStarted):
             raise ValueError(f"run {turn.run_id} begins with turn {turn.turn}: {type(first).__name__}")
-        state = execution.new_run(turn.workflow_id, turn.run_id, first, turn.time_ms)
+        state = execution.new_run(turn.workflow_id, turn.run_id, first, turn.time_ms, turn.headers)
     if turn.turn != state.turn + 1 or turn.first_event_id != state.next_event_id:
         raise ValueError(
             f"run {turn.run_id} is at turn {state.turn}, event {state.next_event_id - 1}; "

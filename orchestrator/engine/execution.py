@@ -26,6 +26,7 @@ from orchestrator.protocol.events import (
     WorkflowTimedOut,
     WorkflowUnblocked,
 )
+from orchestrator.protocol.traces import NO_TRACE
 from orchestrator.protocol.values import Failure, FailureKind, IdReusePolicy, TimeoutType, WorkflowStatus
 
 RUNNING, BLOCKED = WorkflowStatus.RUNNING, WorkflowStatus.BLOCKED
@@ -145,8 +146,10 @@ def decide_limits(state: RunState) -> tuple[Event, ...]:
 # ------------------------------------------------------------------------------------------ evolve
 
 
-def new_run(workflow_id: str, run_id: str, event: WorkflowStarted, time_ms: int) -> RunState:
-    """The state before a run's first event."""
+def new_run(
+    workflow_id: str, run_id: str, event: WorkflowStarted, time_ms: int, headers: dict[str, str] = NO_TRACE
+) -> RunState:
+    """The state before a run's first event. ``headers`` are those of its turns."""
     return RunState(
         workflow_id=workflow_id,
         run_id=run_id,
@@ -154,6 +157,7 @@ def new_run(workflow_id: str, run_id: str, event: WorkflowStarted, time_ms: int)
         status=RUNNING,
         start_time_ms=time_ms,
         time_ms=time_ms,
+        headers=headers,
     )
 
 

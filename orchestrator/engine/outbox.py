@@ -28,6 +28,7 @@ from orchestrator.protocol.publications import (
 )
 from orchestrator.protocol.records import Turn
 from orchestrator.protocol.tasks import ActivityTask, CancelTask, Task
+from orchestrator.protocol.traces import handed_on
 from orchestrator.protocol.values import Value
 
 
@@ -108,7 +109,7 @@ def _task(
         start_to_close_ms=scheduled.start_to_close_ms,
         heartbeat_ms=scheduled.heartbeat_ms,
         retry_policy=scheduled.retry_policy,
-        headers=scheduled.headers,
+        headers=scheduled.headers | handed_on(turn.headers) if turn.headers else scheduled.headers,
     )
     return Outgoing(inbox=dispatch.inbox, task=task)
 
@@ -155,6 +156,7 @@ def _publication(turn: Turn, workflow_type: str, event: EventPublished, event_id
     }
     if payload.encoding in CONTENT_TYPES:
         headers[CONTENT_TYPE_HEADER] = CONTENT_TYPES[payload.encoding]
+    headers |= {name: value.encode() for name, value in handed_on(turn.headers).items()}
     return Publication(
         topic=event.topic,
         key=event.key,

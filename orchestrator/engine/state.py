@@ -72,7 +72,7 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     """An execution of a workflow. ``turn`` and ``next_event_id`` say how far the fold has come.
 
     ``deferred_from`` is the first turn with facts that the code has yet to be told, 0 if there is none.
-    ``close`` is the event that closed the run.
+    ``close`` is the event that closed the run. ``headers`` stand in each of its turns.
     """
 
     workflow_id: str
@@ -91,6 +91,7 @@ class RunState(msgspec.Struct, array_like=True, gc=False):
     close: Event | None = None
     activities: dict[int, ActivityState] = {}
     timers: dict[int, int] = {}
+    headers: dict[str, str] = {}
 
     @property
     def is_open(self) -> bool:

@@ -13,6 +13,7 @@ from orchestrator.codec.payloads import PayloadConverter
 from orchestrator.errors import PayloadError, RecordRefused, Unavailable
 from orchestrator.log.aio import AioLog
 from orchestrator.protocol.tasks import ActivityTask
+from orchestrator.telemetry.traces import Traces
 from orchestrator.worker.execution import Attempt, Stop
 from orchestrator.worker.inbox import DeliveryKey, InboxRules, Returned, Verdict, key_of
 from orchestrator.worker.reports import Report, Reports, refused_report
@@ -39,7 +40,20 @@ class Meter(Protocol):
         """An attempt runs."""
 
     def ended(self, task: ActivityTask, report: Report | None, took_s: float) -> None:
-        """An attempt has ended; ``report`` is None if nobody waits for one any more."""
+        """An attempt has ended; ``report`` is None if nobody waits for one any more, or there is none."""
+
+
+class Unmetered:
+    """Nobody wants to know."""
+
+    def opened(self, slots: int) -> None:
+        """Nothing."""
+
+    def began(self, task: ActivityTask) -> None:
+        """Nothing."""
+
+    def ended(self, task: ActivityTask, report: Report | None, took_s: float) -> None:
+        """Nothing."""
 
 
 class Attempts:
@@ -52,7 +66,8 @@ class Attempts:
         converter: how arguments and results are encoded.
         identity: who reports.
         on_freed: called when an attempt has ended.
-        meter: is told of each attempt; default nobody.
+        meter: is told of each attempt.
+        traces: is told of each attempt, and may have a span current while it runs.
     """
 
     def __init__(
@@ -64,14 +79,15 @@ class Attempts:
         converter: PayloadConverter,
         identity: str,
         on_freed: Callable[[], None],
-        meter: Meter | None = None,
+        meter: Meter,
+        traces: Traces,
     ) -> None:
         self._log = log
         self._definitions = definitions
         self._converter = converter
         self._reports = Reports(identity)
         self._on_freed = on_freed
-        self._meter = meter
+        self._meter, self._traces = meter, traces
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="activity")
         self._running: dict[DeliveryKey, Attempt] = {}
@@ -146,15 +162,16 @@ class Attempts:
 
     async def _run(self, attempt: Attempt, rules: InboxRules) -> None:
         key, task, begun_s = attempt.key, attempt.task, self._loop.time()
-        if self._meter is not None:
-            self._meter.began(task)
+        report: Report | None = None
+        self._meter.began(task)
         try:
-            report = await attempt.run(self._threads, self._converter, self._reports)
+            with self._traces.attempt(task) as told:
+                report = await attempt.run(self._threads, self._converter, self._reports)
+                told.reported(report)
         finally:
             del self._running[key]
             rules.ended(key)
             self._on_freed()
-        if self._meter is not None:
             self._meter.ended(task, report, self._loop.time() - begun_s)
         if report is None:
             rules.reported(key)

@@ -29,7 +29,8 @@ from orchestrator.errors import LogError, Unavailable, UsageError
 from orchestrator.log.aio import AioLog, BeatStream, DeliveredBeat, DeliveredTask, Inbox
 from orchestrator.log.connect import connect
 from orchestrator.protocol.tasks import WorkerBeat
-from orchestrator.worker.attempts import Attempts, Meter, delays
+from orchestrator.telemetry.tracing import find_traces
+from orchestrator.worker.attempts import Attempts, Meter, Unmetered, delays
 from orchestrator.worker.execution import Stop
 from orchestrator.worker.inbox import InboxRules
 from orchestrator.worker.incarnation import Incarnation, Load
@@ -110,7 +111,7 @@ class Worker:
         self._changed = asyncio.Event()
         self._started = False
         self._life: _Life | None = None
-        self._meter = meter
+        self._meter = meter if meter is not None else Unmetered()
         self._background: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -134,9 +135,9 @@ class Worker:
             identity=self.identity,
             on_freed=self._changed.set,
             meter=self._meter,
+            traces=find_traces(),
         )
-        if self._meter is not None:
-            self._meter.opened(self._slots)
+        self._meter.opened(self._slots)
         try:
             while not self._stopping.is_set():
                 life = await self._open()

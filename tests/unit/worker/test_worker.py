@@ -28,8 +28,9 @@ from orchestrator.protocol.commands import (
 from orchestrator.protocol.tasks import ActivityTask
 from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, FailureKind
 from orchestrator.telemetry.metrics import WorkerMetrics
+from orchestrator.telemetry.traces import Untraced
 from orchestrator.worker import Worker
-from orchestrator.worker.attempts import Attempts
+from orchestrator.worker.attempts import Attempts, Unmetered
 from orchestrator.worker.inbox import REMEMBER_MS, InboxRules
 from orchestrator.worker.metering import MetricsMeter
 from tests.unit.memory_log import MemoryLog
@@ -253,6 +254,8 @@ async def test_the_rules_are_told_when_a_report_is_durable(log: MemoryLog) -> No
         converter=DEFAULT,
         identity="",
         on_freed=lambda: None,
+        meter=Unmetered(),
+        traces=Untraced(),
     )
     attempts.obey(rules.receive([DeliveredTask(activity_task(), NOW_MS)], may_start=True), rules)
     await attempts.finish(20.0)
