@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from orchestrator.api.backend import Backend
 from orchestrator.api.bodies import Answer, Call, Close, Result, Start, Started
@@ -13,19 +13,28 @@ from orchestrator.api.plain import plain
 from orchestrator.api.responses import Bookmark, answer, body_of, gives, marked, takes
 from orchestrator.errors import PayloadError, Unavailable, WorkflowFailure
 from orchestrator.log.wire import MAX_WAIT_S
+from orchestrator.protocol.traces import trace_context
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import History, RunDescription
+from orchestrator.telemetry.traces import INCOMING
 
 MAX_TURNS = 10_000
 """Turns in one answer. Longer histories are read in pieces, by ``after_turn``."""
 
 RunId = Annotated[str, Query(description="one run; default the current, or else the last one")]
+
+
+async def follow_trace(request: Request) -> None:
+    """What the request asks of the engine belongs to the caller's trace, where it brings one (W3C)."""
+    INCOMING.set(trace_context(request.headers))
+
+
 _EXAMPLE_RUN = "019a8f3c5e7b0f1e2d3c4b5a69788796"
 
 
 def workflow_routes(backend: Backend) -> APIRouter:
     """The routes under ``/workflows``."""
-    router = APIRouter(tags=["workflows"])
+    router = APIRouter(tags=["workflows"], dependencies=[Depends(follow_trace)])
     client, reader = backend.client, backend.reader
 
     @router.post(

@@ -81,7 +81,10 @@ def end_process(broken: str = "") -> NoReturn:
     Threads of activities that do not end, or that read for somebody who is gone, would keep it alive; what
     matters is in the log.
     """
+    from orchestrator.telemetry.tracing import flush  # late: a process that begins anew imports little before
+
     code = exits.tell(broken, exits.ERROR) if broken else exits.OK
+    flush()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -151,34 +151,29 @@ class Coordinator:
             max_runs_in_memory: per partition; others are made again by a replay when they are woken.
             retention_ms: closed runs leave history and the store so long after their close.
             suspects: workflow ids whose code is not to be entered, for a predecessor got stuck in it.
-            meter: is told what happens; default nobody.
-            traces: is told of runs; default nobody.
+            meter, traces: are told what happens, and of runs; default nobody.
         """
         self.incarnation = new_id(runtime)
         self.stopping = False
         self.partitions: dict[int, Partition] = {}
         self._log, self._runtime, self._folder = log_, runtime, folder
-        self._log_id, self._identity = log_id, identity
-        self._workers_end_with_log = workers_end_with_log
+        self._log_id, self._identity, self._workers_end_with_log = log_id, identity, workers_end_with_log
         self._open_store = open_store or self._store_in_folder
         self._watch = watch if watch is not None else Unwatched()
         self._suspects = frozenset(suspects)
-        self._meter = meter if meter is not None else Unmetered()
-        self._max_runs = max_runs_in_memory
-        self._retention_ms = retention_ms
+        self._meter, self._traces = meter or Unmetered(), traces or Untraced()
+        self._max_runs, self._retention_ms = max_runs_in_memory, retention_ms
         self._clock = EngineClock(runtime)
         self._dispatcher = Dispatcher(self.incarnation)
-        self._traces = traces if traces is not None else Untraced()
         self._maker = TurnMaker(
             definitions, self._dispatcher, runtime, self._watch, log_.refusal_of_topic, traces=self._traces
         )
         self._outgoing: Appender = log_.appender(ordered=False)
         self._schemas, self._clock_check = Schemas(), ClockCheck()
         self._beats, self._joined = 0, True
-        self._next_beat_s = 0.0
+        self._next_beat_s = self._next_tidy_s = 0.0
         self._beat_answer_s = 0.0
         """Until then the answer to the last beat is awaited."""
-        self._next_tidy_s = 0.0
         self._last_step_s = runtime.monotonic_s()
         self._lost_sent: dict[tuple[int, str], float] = {}
         self._deleted: dict[tuple[str, int], int] = {}

@@ -132,3 +132,13 @@ async def test_every_error_has_one_shape(http: httpx.AsyncClient) -> None:
         problem = response.json()
         assert (response.status_code, problem.get("error")) == (status, code), (path, problem)
         assert words in problem["message"], (path, problem)
+
+
+async def test_a_callers_trace_goes_on_in_the_run(http: httpx.AsyncClient) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    body = {"type": "Greeting", "id": "order/17", "input": ["bad"]}
+    await http.post("/workflows", json=body, headers={"traceparent": parent, "tracestate": "a=b"})
+    await start(http, "bad", id="later")
+    found = [(await http.get(f"/workflows/{id}/history")).json() for id in ("order%2F17", "later")]
+    headers = [history["turns"][0].get("headers", {}) for history in found]
+    assert headers == [{"traceparent": parent, "tracestate": "a=b"}, {}]

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from orchestrator import activity
 from orchestrator.activity.definition import by_name
-from orchestrator.codec.payloads import DEFAULT
+from orchestrator.codec.payloads import DEFAULT, PayloadConverter
 from orchestrator.errors import (
     ApplicationError,
     CanceledError,
@@ -26,7 +26,7 @@ from orchestrator.protocol.commands import (
     ReturnActivity,
 )
 from orchestrator.protocol.tasks import ActivityTask
-from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, FailureKind
+from orchestrator.protocol.values import MAX_PAYLOAD_BYTES, FailureKind, Payload
 from orchestrator.telemetry.metrics import WorkerMetrics
 from orchestrator.telemetry.traces import Untraced
 from orchestrator.worker import Worker
@@ -569,3 +569,21 @@ async def test_a_worker_is_ready_while_its_beats_come_back(log: MemoryLog) -> No
         await log.command(CompleteActivity)
         assert worker.ready
     assert not worker.ready
+
+
+class BrokenConverter(PayloadConverter):
+    def to_payload(self, value: Any) -> Payload:
+        raise RuntimeError("the key server is away")
+
+
+async def test_an_attempt_that_cannot_be_reported_does_not_count_as_running(
+    log: MemoryLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = CollectorRegistry()
+    meter = MetricsMeter(WorkerMetrics(registry))
+    async with Worker(log, activities=[echo], converter=BrokenConverter(), meter=meter):
+        await start(log, 7)
+        await log.until(lambda: "the key server is away" in caplog.text)
+        assert registry.get_sample_value("orchestrator_worker_running") == 0
+    labels = {"activity_type": "echo", "outcome": "dropped"}
+    assert registry.get_sample_value("orchestrator_activity_duration_seconds_count", labels) == 1
