@@ -79,6 +79,15 @@ _COMMANDS = {
 
         Example: orchestrator cluster""",
     ),
+    "doctor": (
+        "orchestrator.cli.doctor:doctor",
+        """Look for what is wrong with brokers, topics, rights, clocks, versions, members and runs.
+
+        Each check is a line, which says what to do. Asks Kafka (--log), an engine or a view over HTTP
+        (--address), or both. Exits with 1 if a check failed; warnings are none.
+
+        Example: orchestrator doctor --log kafka://127.0.0.1:9092 --namespace orders""",
+    ),
     "completion": (
         "orchestrator.cli.completion:completion",
         """Print the script with which a shell completes commands and options.

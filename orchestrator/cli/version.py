@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-DISTRIBUTION = "kafka-orchestrator"
+from orchestrator.telemetry import versions
 
 
 def version() -> str:
     """The version of the installed distribution."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(DISTRIBUTION)
-    except metadata.PackageNotFoundError:
-        return "unknown (not installed)"
+    return versions.version() or "unknown (not installed)"

@@ -74,6 +74,7 @@ from orchestrator.protocol.traces import trace_of_record
 from orchestrator.store.fold import MAX_AWAY_MS
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.telemetry.traces import Traces, Untraced
+from orchestrator.telemetry.versions import version
 
 log = logging.getLogger(__name__)
 
@@ -706,6 +707,7 @@ class Coordinator:
             workflow_types=tuple(sorted(self._maker.definitions)),
             backlogs=backlogs,
             stopped=stopped,
+            version=version(),
         )
         self._outgoing.append(WORKERS, 0, self.incarnation.encode(), avro.encode(beat), token=_BEAT)
 

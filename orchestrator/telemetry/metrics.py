@@ -7,7 +7,6 @@ seconds, as the names say. No id is ever a label: each would be a time series of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Final
 
 from prometheus_client import (
@@ -20,6 +19,8 @@ from prometheus_client import (
     ProcessCollector,
 )
 from prometheus_client.exposition import choose_encoder
+
+from orchestrator.telemetry.versions import version
 
 PREFIX: Final = "orchestrator"
 
@@ -39,7 +40,7 @@ def new_registry(role: str) -> CollectorRegistry:
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     info = Info(PREFIX, "What runs here.", registry=registry)
-    info.info({"version": version("kafka-orchestrator"), "role": role})
+    info.info({"version": version(), "role": role})
     return registry
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from importlib.metadata import version
 
 from orchestrator.telemetry.traces import Traces, Untraced
+from orchestrator.telemetry.versions import version
 
 FLUSH_S = 2.0
 """What an exporter gets to send its last spans when a role ends: a collector that is away holds nobody up."""
@@ -22,7 +22,7 @@ def find_traces() -> Traces:
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
         return Untraced()
-    tracer = api.get_tracer("orchestrator", version("kafka-orchestrator"))
+    tracer = api.get_tracer("orchestrator", version())
     if isinstance(tracer, api.ProxyTracer | api.NoOpTracer):
         return Untraced()
     from orchestrator.telemetry.spans import Spans

@@ -30,6 +30,7 @@ from orchestrator.log.aio import AioLog, BeatStream, DeliveredBeat, DeliveredTas
 from orchestrator.log.connect import connect
 from orchestrator.protocol.tasks import WorkerBeat
 from orchestrator.telemetry.tracing import find_traces
+from orchestrator.telemetry.versions import version
 from orchestrator.worker.attempts import Attempts, Meter, Unmetered, delays
 from orchestrator.worker.execution import Stop
 from orchestrator.worker.inbox import InboxRules
@@ -208,6 +209,7 @@ class Worker:
             inbox_offset=0,
             number=0,
             activity_types=tuple(sorted(self._definitions)),
+            version=version(),
         )
 
     async def _live(self, life: _Life) -> None:

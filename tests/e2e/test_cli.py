@@ -110,6 +110,12 @@ def test_lists_in_every_format(run: Run) -> None:
     assert "\x1b" not in listed()
 
 
+def test_the_doctor_finds_nothing_where_all_is_well(run: Run) -> None:
+    found = json.loads(ok(run("doctor", "-o", "json")))
+    assert {finding["state"] for finding in found} == {"ok"}, found
+    assert {"ready", "coordinators", "workers", "blocked runs"} <= {finding["what"] for finding in found}
+
+
 def test_what_is_wrong_is_found_without_knowing_where_to_look(run: Run) -> None:
     """Failures lead to a group, the group to its runs; the queue, the workers and what is stuck are shown."""
     for id in ("wrong-1", "wrong-2"):

@@ -51,7 +51,7 @@ PERMANENT = (COMMANDS, COMMANDS_TX, HISTORY, PUBLISHED)
 
 _READ, _WRITE = frozenset({"READ"}), frozenset({"WRITE"})
 
-_NEEDS: Mapping[Role, Mapping[str, frozenset[str]]] = {
+NEEDS: Mapping[Role, Mapping[str, frozenset[str]]] = {
     "coordinator": {
         COMMANDS: _READ | _WRITE | {"DELETE"},  # consumed commands are deleted
         COMMANDS_TX: _READ | {"DELETE"},
@@ -112,10 +112,10 @@ def create(
     """
     cluster = Cluster(settings)
     there = cluster.topics([settings.topic(name) for name in TOPICS])
-    known = _namespace(cluster, settings) if settings.topic(META) in there else None
+    known = namespace_of(cluster, settings) if settings.topic(META) in there else None
     count = _count(settings, known, there, partitions)
     if known is not None:
-        _check_topics(settings, known, cluster.cluster_id, there, PERMANENT)
+        _raise_first(topic_problems(settings, known, cluster.cluster_id, there, PERMANENT))
     copies = replicas or min(REPLICAS, cluster.brokers)
     missing = [topic for topic in TOPICS.values() if settings.topic(topic.name) not in there]
     made = cluster.create(
@@ -131,7 +131,7 @@ def create(
         time_ms=int(time.time() * 1_000),
     )
     # Somebody may have made some of them at the same time, in another way: what counts is what is there.
-    _check_topics(settings, namespace, cluster.cluster_id, found, TOPICS)
+    _raise_first(topic_problems(settings, namespace, cluster.cluster_id, found, TOPICS))
     if registry:
         ids = {**namespace.schema_ids, **register(registry, settings)}
         namespace = msgspec.structs.replace(namespace, schema_ids=ids)
@@ -163,33 +163,13 @@ def check(settings: KafkaSettings, role: Role) -> Namespace:
         Unavailable: there is no broker, or it does not answer in time.
     """
     cluster = Cluster(settings)
-    needs = _NEEDS[role]
-    found = cluster.topics([settings.topic(name) for name in needs])
-    namespace = _namespace(cluster, settings) if settings.topic(META) in found else None
+    found = cluster.topics([settings.topic(name) for name in NEEDS[role]])
+    namespace = namespace_of(cluster, settings) if settings.topic(META) in found else None
     if namespace is None:
-        raise ConfigError(
-            f"there is no namespace {settings.namespace!r} on the cluster at {settings.bootstrap}; make it "
-            f"with 'orchestrator topics create', or name another one with --namespace"
-        )
-    _check_topics(settings, namespace, cluster.cluster_id, found, needs)
-    for name, operations in needs.items():
-        allowed = found[settings.topic(name)].allowed
-        lacking = sorted(operations - allowed) if allowed else []  # a broker may not say what is allowed
-        if lacking:
-            raise ConfigError(
-                f"a {role} needs {' and '.join(lacking)} on {settings.topic(name)}, and the cluster allows "
-                f"only {', '.join(sorted(allowed))}; add an ACL for the prefix '{settings.namespace}.'"
-            )
-    if role == "coordinator":
-        _check_group(cluster, settings)
-    configs = cluster.settings_of([settings.topic(name) for name in needs])
-    for name in needs:
-        # Others write small records: one that is too large is refused alone, and says so.
-        sizes = role == "coordinator"
-        if remark := _remark(TOPICS[name], configs[settings.topic(name)], sizes=sizes):
-            raise ConfigError(
-                f"the topic {settings.topic(name)} would lose or refuse records: {remark}; set it right"
-            )
+        raise no_namespace(settings)
+    _raise_first(topic_problems(settings, namespace, cluster.cluster_id, found, NEEDS[role]))
+    _raise_first(right_problems(settings, cluster, found, role))
+    _raise_first(setting_problems(settings, cluster, found, role))
     try:
         avro.use_ids(namespace.schema_ids, namespace.log_id)
     except ValueError as error:
@@ -200,15 +180,55 @@ def check(settings: KafkaSettings, role: Role) -> Namespace:
     return namespace
 
 
-def _check_group(cluster: Cluster, settings: KafkaSettings) -> None:
-    """Raise if a coordinator may not join the group of coordinators."""
+def no_namespace(settings: KafkaSettings) -> ConfigError:
+    """There is none of that name."""
+    return ConfigError(
+        f"there is no namespace {settings.namespace!r} on the cluster at {settings.bootstrap}; make it "
+        f"with 'orchestrator topics create', or name another one with --namespace"
+    )
+
+
+def _raise_first(problems: Iterable[ConfigError]) -> None:
+    for problem in problems:
+        raise problem
+
+
+def right_problems(
+    settings: KafkaSettings, cluster: Cluster, found: Mapping[str, Found], role: Role
+) -> Iterator[ConfigError]:
+    """Which rights a role lacks, on the topics that were found and on its group, as far as a cluster says."""
+    for name, operations in NEEDS[role].items():
+        allowed = found[settings.topic(name)].allowed if settings.topic(name) in found else frozenset()
+        lacking = sorted(operations - allowed) if allowed else []  # a broker may not say what is allowed
+        if lacking:
+            yield ConfigError(
+                f"a {role} needs {' and '.join(lacking)} on {settings.topic(name)}, and the cluster allows "
+                f"only {', '.join(sorted(allowed))}; add an ACL for the prefix '{settings.namespace}.'"
+            )
+    if role != "coordinator":
+        return
     group = settings.group
-    allowed = cluster.rights_on_group(group)
-    if allowed is not None and "READ" not in allowed:
-        raise ConfigError(
+    rights = cluster.rights_on_group(group)
+    if rights is not None and "READ" not in rights:
+        yield ConfigError(
             f"a coordinator needs READ on the group {group}, and the cluster allows "
-            f"{'only ' + ', '.join(sorted(allowed)) if allowed else 'nothing'}; add an ACL for the group"
+            f"{'only ' + ', '.join(sorted(rights)) if rights else 'nothing'}; add an ACL for the group"
         )
+
+
+def setting_problems(
+    settings: KafkaSettings, cluster: Cluster, found: Mapping[str, Found], role: Role
+) -> Iterator[ConfigError]:
+    """Which topics of a role, of those that were found, would lose records or refuse them."""
+    names = [name for name in NEEDS[role] if settings.topic(name) in found]
+    configs = cluster.settings_of([settings.topic(name) for name in names])
+    for name in names:
+        # Others write small records: one that is too large is refused alone, and says so.
+        sizes = role == "coordinator"
+        if remark := _remark(TOPICS[name], configs[settings.topic(name)], sizes=sizes):
+            yield ConfigError(
+                f"the topic {settings.topic(name)} would lose or refuse records: {remark}; set it right"
+            )
 
 
 def config_of(topic: Topic, replicas: int) -> dict[str, str]:
@@ -257,7 +277,8 @@ def _remark(topic: Topic, found: Mapping[str, str], *, sizes: bool = True) -> st
     return "; ".join(wrong)
 
 
-def _namespace(cluster: Cluster, settings: KafkaSettings) -> Namespace | None:
+def namespace_of(cluster: Cluster, settings: KafkaSettings) -> Namespace | None:
+    """As what a namespace was made; raises ``ConfigError`` if this version is too old for it."""
     data = cluster.read(settings.topic(META)).get(NAMESPACE_KEY)
     if data is None:
         return None
@@ -291,24 +312,25 @@ def _count(
     return count
 
 
-def _check_topics(
+def topic_problems(
     settings: KafkaSettings,
     namespace: Namespace,
     cluster_id: str,
     found: Mapping[str, Found],
     names: Iterable[str],
-) -> None:
-    """Raise for the first topic that is not the one that the namespace was made with."""
+) -> Iterator[ConfigError]:
+    """Which topics are not the ones that the namespace was made with; one for the wrong cluster alone."""
     if namespace.cluster_id != cluster_id:
-        raise ConfigError(
+        yield ConfigError(
             f"the namespace {settings.namespace!r} was made on the cluster {namespace.cluster_id}, and the "
             f"one at {settings.bootstrap} is {cluster_id}; copied topics are no namespace: check the "
             f"address"
         )
+        return
     for name in names:
         full = settings.topic(name)
         if full not in found:
-            raise ConfigError(
+            yield ConfigError(
                 f"the topic {full} is missing, though the namespace {settings.namespace!r} exists; "
                 + (
                     "what it held is lost: restore it, or delete all topics of the namespace and begin anew"
@@ -316,15 +338,16 @@ def _check_topics(
                     else "make it with 'orchestrator topics create'"
                 )
             )
+            continue
         expected = TOPICS[name].count(namespace.partitions)
         if found[full].partitions != expected:
-            raise ConfigError(
+            yield ConfigError(
                 f"the topic {full} has {found[full].partitions} partitions, expected {expected}, as the "
                 f"namespace {settings.namespace!r} was made; the number cannot change: make another namespace"
             )
         made_as = namespace.topic_ids.get(name, found[full].topic_id)
         if found[full].topic_id != made_as:
-            raise ConfigError(
+            yield ConfigError(
                 f"the topic {full} was deleted and made again (its id is {found[full].topic_id}, expected "
                 f"{made_as}); what it held is lost: delete all topics of the namespace and begin anew"
             )
