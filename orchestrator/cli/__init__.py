@@ -65,7 +65,7 @@ _COMMANDS = {
         Numbers and ids in messages do not tell failures apart. A run is in the group of what closed or blocks
         it, or else of what its worst activity failed with last.
 
-        Example: orchestrator failures --limit 5""",
+        Example: orchestrator failures --limit 5 --watch""",
     ),
     "stuck": (
         "orchestrator.cli.troubles:stuck",
@@ -77,7 +77,7 @@ _COMMANDS = {
         "orchestrator.cli.cluster:cluster",
         """Show coordinators with their partitions, workers with their queues, versions and lag.
 
-        Example: orchestrator cluster""",
+        Example: orchestrator cluster --watch --interval 5""",
     ),
     "doctor": (
         "orchestrator.cli.doctor:doctor",
@@ -133,6 +133,8 @@ _WORKFLOW_COMMANDS = {
 
         Example: orchestrator workflow describe order-17""",
     "show": """Show the history of one run; '-o json' is the export format, which replays read.
+
+        With --follow, what comes is shown too, until the run is closed.
 
         Example: orchestrator workflow show order-17 -o json > order-17.json""",
     "list": """List the runs that match a query, newest start first.

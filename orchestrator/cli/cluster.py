@@ -8,31 +8,36 @@ from typing import Any
 import msgspec
 
 from orchestrator.cli import output
+from orchestrator.cli.watch import Watch
 from orchestrator.cli.workflow import Output, Where, engine_at
 from orchestrator.codec.people import ranges, span_of
 
+_COLUMNS: dict[str, output.Column] = {
+    "ROLE": "role",
+    "NAME": "name",
+    "IDENTITY": "identity",
+    "SERVES": "serves",
+    "RUNNING": "running",
+    "VERSION": "version",
+    "SILENT": lambda member: span_of(member["silent_ms"]),
+}
 
-def cluster(*, output_: Output = "table", where: Where | None = None) -> None:
+
+def cluster(*, output_: Output = "table", watch: Watch | None = None, where: Where | None = None) -> None:
     """Show coordinators with their partitions, workers with their queues, versions and lag."""
     with engine_at(where) as engine:
-        found = msgspec.json.decode(engine.get("cluster"))
-    if output_ == "json":
+        (watch or Watch()).show(lambda: _print(msgspec.json.decode(engine.get("cluster")), output_), output_)
+
+
+def _print(found: Mapping[str, Any], format: output.Format) -> None:
+    if format == "json":
         output.write(output.to_json(found))
         return
     members = [_coordinator(seen) for seen in found["coordinators"]] + [
         _worker(seen) for seen in found["workers"]
     ]
-    columns: dict[str, output.Column] = {
-        "ROLE": "role",
-        "NAME": "name",
-        "IDENTITY": "identity",
-        "SERVES": "serves",
-        "RUNNING": "running",
-        "VERSION": "version",
-        "SILENT": lambda member: span_of(member["silent_ms"]),
-    }
-    output.rows(members, columns, output_, key="name")
-    if output_ == "table":
+    output.rows(members, _COLUMNS, format, key="name")
+    if format == "table":
         output.note(_progress(found))
 
 

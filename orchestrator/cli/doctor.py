@@ -17,9 +17,9 @@ from cyclopts import Parameter
 
 from orchestrator import config
 from orchestrator.cli import exits, output
-from orchestrator.cli.cluster import ranges
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.output import Format
+from orchestrator.codec.people import ranges, span_of
 from orchestrator.coordinator.clock_check import MAX_SKEW_MS
 from orchestrator.errors import ConfigError, OrchestratorError, Unavailable
 from orchestrator.log.findings import Finding, failed, ok, warning
@@ -103,7 +103,7 @@ def _kafka(cluster: Cluster) -> Iterator[Finding]:
 def _clock(ahead_ms: int | None, whose: str) -> Finding:
     if ahead_ms is None:
         return warning("clock", "nobody beats, so there is nothing to hold it against", "start a coordinator")
-    found = f"{output.span_of(abs(ahead_ms))} {'ahead of' if ahead_ms >= 0 else 'behind'} {whose}"
+    found = f"{span_of(abs(ahead_ms))} {'ahead of' if ahead_ms >= 0 else 'behind'} {whose}"
     if abs(ahead_ms) <= MAX_SKEW_MS:
         return ok("clock", found)
     return Finding("failed", "clock", found, "set this machine's clock, or the other's; use NTP")
@@ -129,9 +129,7 @@ def _http(address: str) -> Iterator[Finding]:
 def _look(http: httpx.Client, address: str) -> Iterator[Finding]:
     live, ready = http.get("/live"), http.get("/ready")
     said = msgspec.json.decode(http.get(f"{PREFIX}/cluster").content, type=ViewStatus)
-    yield ok(
-        "address", f"{address} answers within {output.span_of(round(live.elapsed.total_seconds() * 1_000))}"
-    )
+    yield ok("address", f"{address} answers within {span_of(round(live.elapsed.total_seconds() * 1_000))}")
     for what, answer, advice in (("live", live, "restart it"), ("ready", ready, "wait, or do what it says")):
         reason = answer.text.strip()
         yield ok(what, "yes") if answer.is_success else Finding("failed", what, reason, advice)
@@ -190,7 +188,7 @@ def members(
         if silent_ms > SILENT_MS:
             yield warning(
                 "silence",
-                f"the {role} {identity or name} was last heard {output.span_of(silent_ms)} ago",
+                f"the {role} {identity or name} was last heard {span_of(silent_ms)} ago",
                 "see whether it runs; if it was killed, others have its work",
             )
     levels = {seen.beat.feature_level for seen in coordinators} - {FEATURE_LEVEL}

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args
 
 import msgspec
 
 from orchestrator.cli import output
 from orchestrator.cli.engine import Engine
+from orchestrator.cli.exits import CommandUsage
 from orchestrator.codec.payloads import BINARY_NULL, JSON_PLAIN
 from orchestrator.codec.people import span_of, time_of
-from orchestrator.protocol.events import ActivityScheduled, Event
+from orchestrator.protocol.events import CLOSES, ActivityScheduled, Event
 from orchestrator.protocol.records import Turn
 from orchestrator.protocol.values import Failure, Payload
 from orchestrator.protocol.views import History
 
 PAGE_TURNS = 1_000
 """Turns that one request asks for."""
+
+LOOK_S = 0.5
+"""How often somebody who follows a run looks for what is new."""
+
+_WIDTHS = (5, 24, max(len(kind.__name__) for kind in get_args(Event)), 0)
+"""Of the columns, where no line can wait for the widest."""
 
 _NOT_SHOWN = ("flags", "stack", "retry_policy", "headers", "inbox", "started_time_ms")
 """What people do not look for in a line; ``-o json`` has it."""
@@ -32,10 +41,7 @@ def read_history(engine: Engine, workflow_id: str, run_id: str) -> History:
     with output.progress("turns read") as count:
         while True:
             after = whole.turns[-1].turn if whole is not None and whole.turns else 0
-            content = engine.get(
-                "workflows", workflow_id, "history", run_id=run_id, after_turn=after, limit=PAGE_TURNS
-            )
-            page = msgspec.json.decode(content, type=History)
+            page = _page(engine, workflow_id, run_id, after)
             whole = page if whole is None else whole.then(page)
             run_id = page.run_id
             count(len(page.turns))
@@ -43,16 +49,56 @@ def read_history(engine: Engine, workflow_id: str, run_id: str) -> History:
                 return whole
 
 
+def _page(engine: Engine, workflow_id: str, run_id: str, after_turn: int) -> History:
+    content = engine.get(
+        "workflows", workflow_id, "history", run_id=run_id, after_turn=after_turn, limit=PAGE_TURNS
+    )
+    return msgspec.json.decode(content, type=History)
+
+
+def follow(engine: Engine, workflow_id: str, run_id: str, format: output.Format) -> None:
+    """Print the turns of a run, and those that come, until it is closed.
+
+    Raises:
+        CommandUsage: the format is not one of lines.
+    """
+    if format not in ("table", "jsonl"):
+        raise CommandUsage(f"-o {format} cannot go on; give --follow with -o table or -o jsonl")
+    after, activities = 0, dict[int, str]()
+    while True:
+        page = _page(engine, workflow_id, run_id, after)
+        run_id = page.run_id  # of this run, even if the id is started anew meanwhile
+        for turn in page.turns:
+            if format == "jsonl":
+                output.write(output.to_jsonl([turn]))
+            else:
+                for row in _rows(turn, activities):
+                    output.write("  ".join(map(str.ljust, row, _WIDTHS)).rstrip())
+            after = turn.turn
+        sys.stdout.flush()
+        if page.turns and _closes(page.turns[-1]):
+            return
+        if len(page.turns) < PAGE_TURNS:
+            time.sleep(LOOK_S)
+
+
+def _closes(turn: Turn) -> bool:
+    return any(isinstance(event, CLOSES) for event in turn.events)
+
+
 def history_text(history: History) -> str:
     """One line per event; those of an activity name it."""
-    rows, activities = [], dict[int, str]()
-    for turn in history.turns:
-        for number, event in _numbered(turn):
-            if isinstance(event, ActivityScheduled):
-                activities[event.activity_id] = event.activity_type
-            time, kind = time_of(turn.time_ms), type(event).__name__
-            rows.append([str(number), time, kind, details(event, activities)])
+    activities = dict[int, str]()
+    rows = [row for turn in history.turns for row in _rows(turn, activities)]
     return output.table(["ID", "TIME", "EVENT", "DETAILS"], rows)
+
+
+def _rows(turn: Turn, activities: dict[int, str]) -> Iterator[list[str]]:
+    """A line for each event of a turn; ``activities`` learns their names."""
+    for number, event in _numbered(turn):
+        if isinstance(event, ActivityScheduled):
+            activities[event.activity_id] = event.activity_type
+        yield [str(number), time_of(turn.time_ms), type(event).__name__, details(event, activities)]
 
 
 def _numbered(turn: Turn) -> enumerate[Event]:

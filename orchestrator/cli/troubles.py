@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 from cyclopts import Parameter
 
 from orchestrator.cli import output
+from orchestrator.cli.watch import Watch
 from orchestrator.cli.workflow import Output, Where, engine_at, pages
 from orchestrator.protocol.views import STUCK_ATTEMPTS, STUCK_WAITING_MS
 
@@ -16,11 +18,19 @@ def failures(
     *,
     limit: Annotated[int, Parameter(help="At most so many groups.")] = 20,
     output_: Output = "table",
+    watch: Watch | None = None,
     where: Where | None = None,
 ) -> None:
     """Group the runs that failed, or fail now, by what their failures have in common."""
     with engine_at(where) as engine:
-        found = msgspec.json.decode(engine.get("failures", limit=limit))
+
+        def look() -> None:
+            _print_groups(msgspec.json.decode(engine.get("failures", limit=limit)), output_)
+
+        (watch or Watch()).show(look, output_)
+
+
+def _print_groups(found: Mapping[str, Any], format: output.Format) -> None:
     columns: dict[str, output.Column] = {
         "RUNS": "runs",
         "TYPE": "workflow_type",
@@ -31,7 +41,7 @@ def failures(
         "EXAMPLE": "workflow_id",
         "GROUP": "fingerprint",
     }
-    output.rows(found["groups"], columns, output_, key="fingerprint")
+    output.rows(found["groups"], columns, format, key="fingerprint")
     if found["more"]:
         output.note(f"{found['more']} more groups have fewer runs: --limit shows more")
     if found["groups"]:
@@ -46,12 +56,18 @@ def stuck(
     ),
     limit: Annotated[int, Parameter(help="At most so many; 0 for all.")] = 100,
     output_: Output = "table",
+    watch: Watch | None = None,
     where: Where | None = None,
 ) -> None:
     """Show blocked runs, and activities that fail again and again, wait long, or have no workers."""
+    filters = {"attempts": attempts, "waiting_s": waiting}
     with engine_at(where) as engine:
-        filters = {"attempts": attempts, "waiting_s": waiting}
-        rows = list(pages(engine, "stuck", filters, limit))
+        (watch or Watch()).show(
+            lambda: _print_stuck(list(pages(engine, "stuck", filters, limit)), limit, output_), output_
+        )
+
+
+def _print_stuck(rows: list[dict[str, Any]], limit: int, format: output.Format) -> None:
     columns: dict[str, output.Column] = {
         "WHY": "reasons",
         "TYPE": "workflow_type",
@@ -63,7 +79,7 @@ def stuck(
         "NEXT": "next_retry_time_ms",
         "LAST ERROR": "last_failure",
     }
-    output.rows(rows, columns, output_, key="workflow_id")
+    output.rows(rows, columns, format, key="workflow_id")
     if len(rows) == limit:
         output.note(f"{limit} shown, there may be more: --limit 0 lists all")
 

@@ -16,6 +16,7 @@ from orchestrator import config
 from orchestrator.cli import exits, histories, output
 from orchestrator.cli.engine import Engine, HttpEngine
 from orchestrator.cli.output import Format
+from orchestrator.cli.watch import Watch
 from orchestrator.errors import ConfigError
 
 PAGE_ROWS = 500
@@ -189,24 +190,47 @@ def terminate_(
 
 
 def describe_(
-    id: Id, /, *, run_id: RunId = "", output_: Output = "table", where: Where | None = None
+    id: Id,
+    /,
+    *,
+    run_id: RunId = "",
+    output_: Output = "table",
+    watch: Watch | None = None,
+    where: Where | None = None,
 ) -> None:
     """Show one run as it stands: input, result, what it waits for, what failed."""
     with engine_at(where) as engine:
-        found = msgspec.json.decode(engine.get("workflows", id, run_id=run_id))
-    printers = {
-        "table": lambda: histories.description_text(found),
-        "json": lambda: output.to_json(found),
-        "jsonl": lambda: output.to_jsonl([found]),
-        "ids": lambda: str(found["row"]["workflow_id"]),
-    }
-    output.write(printers[output_]())
+
+        def look() -> None:
+            found = msgspec.json.decode(engine.get("workflows", id, run_id=run_id))
+            printers = {
+                "table": lambda: histories.description_text(found),
+                "json": lambda: output.to_json(found),
+                "jsonl": lambda: output.to_jsonl([found]),
+                "ids": lambda: str(found["row"]["workflow_id"]),
+            }
+            output.write(printers[output_]())
+
+        (watch or Watch()).show(look, output_)
 
 
-def show_(id: Id, /, *, run_id: RunId = "", output_: Output = "table", where: Where | None = None) -> None:
+def show_(
+    id: Id,
+    /,
+    *,
+    run_id: RunId = "",
+    follow: Annotated[
+        bool, Parameter(name=["--follow", "-f"], negative=(), help="Go on until the run is closed.")
+    ] = False,
+    output_: Output = "table",
+    where: Where | None = None,
+) -> None:
     """Show the history of one run. '-o json' is the export format, which replays read; 'jsonl' is one
     turn per line."""
     with engine_at(where) as engine:
+        if follow:
+            histories.follow(engine, id, run_id, output_)
+            return
         whole = histories.read_history(engine, id, run_id)
     printers = {
         "table": lambda: histories.history_text(whole),
@@ -225,12 +249,11 @@ def list_(
     id_prefix: Annotated[str, Parameter(help="Only ids that begin so.")] = "",
     limit: Annotated[int, Parameter(help="At most so many; 0 for all.")] = 100,
     output_: Output = "table",
+    watch: Watch | None = None,
     where: Where | None = None,
 ) -> None:
     """List the runs that match a query and all other filters, newest start first."""
-    with engine_at(where) as engine:
-        filters = {"q": query, "status": status, "type": type, "id_prefix": id_prefix}
-        rows = list(pages(engine, "workflows", filters, limit))
+    filters = {"q": query, "status": status, "type": type, "id_prefix": id_prefix}
     columns: dict[str, output.Column] = {
         "STATUS": "status",
         "TYPE": "workflow_type",
@@ -242,21 +265,39 @@ def list_(
         "TAGS": "tags",
         "LAST ERROR": "last_failure",
     }
-    output.rows(rows, columns, output_, key="workflow_id")
-    if len(rows) == limit:
-        output.note(f"{limit} shown, there may be more: --limit 0 lists all")
+    with engine_at(where) as engine:
+
+        def look() -> None:
+            rows = list(pages(engine, "workflows", filters, limit))
+            output.rows(rows, columns, output_, key="workflow_id")
+            if len(rows) == limit:
+                output.note(f"{limit} shown, there may be more: --limit 0 lists all")
+
+        (watch or Watch()).show(look, output_)
 
 
-def count_(*, query: Query = "", output_: Output = "table", where: Where | None = None) -> None:
+def count_(
+    *,
+    query: Query = "",
+    output_: Output = "table",
+    watch: Watch | None = None,
+    where: Where | None = None,
+) -> None:
     """Count the runs that match a query, by status and type."""
     with engine_at(where) as engine:
-        found = msgspec.json.decode(engine.get("workflow-counts", q=query))
-    if output_ == "json":
+        (watch or Watch()).show(
+            lambda: _print_counts(msgspec.json.decode(engine.get("workflow-counts", q=query)), output_),
+            output_,
+        )
+
+
+def _print_counts(found: dict[str, Any], format: Format) -> None:
+    if format == "json":
         output.write(output.to_json(found))
         return
     columns: dict[str, output.Column] = {"STATUS": "status", "TYPE": "workflow_type", "RUNS": "runs"}
-    output.rows(found["counts"], columns, output_, key="runs")
-    if output_ == "table":
+    output.rows(found["counts"], columns, format, key="runs")
+    if format == "table":
         output.note(f"{found['runs']:,} runs" + ("" if found["complete"] else " at least: there are more"))
 
 

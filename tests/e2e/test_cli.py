@@ -116,6 +116,47 @@ def test_the_doctor_finds_nothing_where_all_is_well(run: Run) -> None:
     assert {"ready", "coordinators", "workers", "blocked runs"} <= {finding["what"] for finding in found}
 
 
+def beginning(dev: Dev, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A command that goes on, in a process of its own."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments, "--address", dev.address],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_run_is_followed_to_its_close(run: Run, dev: Dev, folder: Path) -> None:
+    ok(run("workflow", "start", "Greeting", "--id", "followed", "-i", '"Ann"', "-i", "1"))
+    with beginning(dev, folder, "workflow", "show", "followed", "--follow") as following:
+        assert following.stdout is not None
+        assert following.stdout.readline().split()[0::3][:2] == ["1", "WorkflowStarted"]
+        ok(run("workflow", "signal", "followed", "add", "-i", '"Bob"'))
+        rest, errors = following.communicate(timeout=TIMEOUT_S)
+    assert (following.returncode, errors) == (0, "")
+    assert rest.splitlines()[-1].split()[3] == "WorkflowCompleted"
+    assert [int(line.split()[0]) for line in rest.splitlines()] == list(range(2, rest.count("\n") + 2))
+    turns = ok(run("workflow", "show", "followed", "--follow", "-o", "jsonl")).splitlines()
+    assert [json.loads(turn)["turn"] for turn in turns] == list(range(1, len(turns) + 1))
+    refused = run("workflow", "show", "followed", "--follow", "-o", "json")
+    assert (refused.returncode, refused.stdout) == (2, "")
+
+
+def test_what_is_watched_is_shown_again_until_ctrl_c(run: Run, dev: Dev, folder: Path) -> None:
+    watched = ("workflow", "list", "--id-prefix", "watched", "-o", "ids", "--watch", "--interval", "0.1")
+    ok(run("workflow", "start", "Greeting", "--id", "watched-1", "-i", '"bad"'))
+    with beginning(dev, folder, *watched) as watching:
+        assert watching.stdout is not None
+        assert [watching.stdout.readline() for _ in range(2)] == ["watched-1\n", "\n"]
+        ok(run("workflow", "start", "Greeting", "--id", "watched-2", "-i", '"bad"'))
+        while watching.stdout.readline() != "watched-2\n":
+            pass
+        watching.send_signal(signal.SIGINT)
+        _, errors = watching.communicate(timeout=TIMEOUT_S)
+    assert (watching.returncode, errors) == (130, "")
+
+
 def test_what_is_wrong_is_found_without_knowing_where_to_look(run: Run) -> None:
     """Failures lead to a group, the group to its runs; the queue, the workers and what is stuck are shown."""
     for id in ("wrong-1", "wrong-2"):
