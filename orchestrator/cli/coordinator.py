@@ -7,30 +7,24 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from orchestrator import config
 from orchestrator.cli import exits
 from orchestrator.cli.kafka import Cluster
-from orchestrator.cli.modules import load
 from orchestrator.cli.monitoring import Monitoring
 from orchestrator.cli.options import Logging, retention_of
 from orchestrator.cli.process import NOT_OWNED, HangWatch, settle_collector
-from orchestrator.coordinator.coordinator import Coordinator
-from orchestrator.coordinator.metering import MetricsMeter
-from orchestrator.coordinator.runtime import SystemRuntime
-from orchestrator.coordinator.watchdog import Watchdog
 from orchestrator.errors import ConfigError
-from orchestrator.log.folder import FolderLock
-from orchestrator.log.kafka.admin import check
-from orchestrator.log.kafka.log import KafkaLog
-from orchestrator.telemetry.endpoint import Operations
-from orchestrator.telemetry.metrics import CoordinatorMetrics, new_registry
-from orchestrator.telemetry.tracing import find_traces
+
+if TYPE_CHECKING:
+    from orchestrator.coordinator.coordinator import Coordinator
+    from orchestrator.log.kafka.log import KafkaLog
 
 SILENT_S = 10.0
 """A loop that turns at least once per second has not turned for so long: it is stuck."""
@@ -59,12 +53,30 @@ def coordinator(
     """
     (logging or Logging()).begin()
     retention = retention_of(retention_days)
+    return _run(modules, data, retention, cluster or Cluster(), monitoring or Monitoring())
+
+
+def _run(
+    modules: list[str], data: Path, retention: timedelta, cluster: Cluster, monitoring: Monitoring
+) -> int:
+    from orchestrator.cli.modules import load
+    from orchestrator.coordinator.coordinator import Coordinator
+    from orchestrator.coordinator.metering import MetricsMeter
+    from orchestrator.coordinator.runtime import SystemRuntime
+    from orchestrator.coordinator.watchdog import Watchdog
+    from orchestrator.log.folder import FolderLock
+    from orchestrator.log.kafka.admin import check
+    from orchestrator.log.kafka.log import KafkaLog
+    from orchestrator.telemetry.endpoint import Operations
+    from orchestrator.telemetry.metrics import CoordinatorMetrics, new_registry
+    from orchestrator.telemetry.tracing import find_traces
+
     loaded = load(modules)
     if not loaded.workflows:
         raise ConfigError(
             f"there is no workflow in {', '.join(modules)}; decorate classes with @workflow.defn"
         )
-    settings = (cluster or Cluster()).settings()
+    settings = cluster.settings()
     namespace = check(settings, "coordinator")
     folder = data / settings.namespace
     lock = FolderLock(folder)
@@ -89,7 +101,7 @@ def coordinator(
     with ExitStack() as stack:
         stack.callback(lock.release)
         stack.callback(watch.stop)
-        watched = stack.enter_context((monitoring or Monitoring()).serving(operations))
+        watched = stack.enter_context(monitoring.serving(operations))
         where = f"namespace {settings.namespace} on {settings.bootstrap}"
         print(f"ready: {where}  workflows: {', '.join(sorted(loaded.workflows))}{watched}", flush=True)
         settle_collector()

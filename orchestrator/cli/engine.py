@@ -6,7 +6,6 @@ import time
 from typing import Any, Protocol, Self
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from orchestrator import config
@@ -59,6 +58,8 @@ class HttpEngine:
             raise ConfigError(
                 f"the address {address!r} is not understood; expected one like {config.ADDRESS}"
             )
+        import httpx
+
         self._http = httpx.Client(base_url=self.address + wire.PREFIX, timeout=TIMEOUT_S, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -106,11 +107,13 @@ class HttpEngine:
         return msgspec.json.decode(content) if content else None
 
     def _ask(self, method: str, path: tuple[str, ...], **request: Any) -> bytes:
+        from httpx import HTTPError, InvalidURL
+
         try:
             response = self._http.request(
                 method, "/" + "/".join(quote(part, safe="") for part in path), **request
             )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (HTTPError, InvalidURL) as error:
             raise Unavailable(f"no engine answers at {self.address} ({error}); {self._advice}") from error
         if response.status_code < 400:
             return response.content

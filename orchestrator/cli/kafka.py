@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
 from orchestrator import config
 from orchestrator.errors import ConfigError
-from orchestrator.log.kafka.settings import KafkaSettings, load
+
+if TYPE_CHECKING:
+    from orchestrator.log.kafka.settings import KafkaSettings
 
 
 @Parameter(name="*")
@@ -50,6 +53,8 @@ class Cluster:
 
     def settings(self) -> KafkaSettings:
         """Everything that a client of this cluster needs; raises ConfigError."""
+        from orchestrator.log.kafka.settings import load
+
         return load(
             self.address,
             namespace=self.chosen_namespace,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from orchestrator import config
-from orchestrator.telemetry.endpoint import Operations, serving
+
+if TYPE_CHECKING:
+    from orchestrator.telemetry.endpoint import Operations
 
 
 @Parameter(name="*")
@@ -44,5 +46,7 @@ class Monitoring:
         if self.metrics_port is None:
             yield ""
             return
+        from orchestrator.telemetry.endpoint import serving
+
         with serving(operations, self.metrics_host, self.metrics_port) as address:
             yield f"  metrics: {address}/metrics"

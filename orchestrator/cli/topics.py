@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from orchestrator.cli import exits, output, tail
+from orchestrator.cli import exits, output
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.output import Format
-from orchestrator.log.kafka import admin
-from orchestrator.log.kafka.log import KafkaLog
-from orchestrator.log.topics import TOPICS
+
+if TYPE_CHECKING:
+    from orchestrator.log.kafka.admin import TopicReport
 
 Output = Annotated[Format, Parameter(name=["--output", "-o"], help="How it is printed.")]
 
@@ -45,6 +45,8 @@ def create_(
     cluster: Cluster | None = None,
 ) -> None:
     """Make the topics of a namespace; prints what was made and what was there."""
+    from orchestrator.log.kafka import admin
+
     for name, count in (("--partitions", partitions), ("--replication-factor", replication_factor)):
         if count is not None and count < 1:
             raise exits.CommandUsage(f"{name} is {count}; at least one is needed")
@@ -57,6 +59,8 @@ def create_(
 
 def list_(*, output_: Output = "table", cluster: Cluster | None = None) -> None:
     """Show the topics of a namespace as they are."""
+    from orchestrator.log.kafka import admin
+
     _print(admin.survey((cluster or Cluster()).settings()), output_)
 
 
@@ -81,6 +85,11 @@ def tail_(
     topic:
         Without the namespace: commands, history, tasks, …
     """
+    from orchestrator.cli import tail
+    from orchestrator.log.kafka import admin
+    from orchestrator.log.kafka.log import KafkaLog
+    from orchestrator.log.topics import TOPICS
+
     if topic not in TOPICS:
         raise exits.CommandUsage(f"there is no topic {topic!r}; the topics are {', '.join(TOPICS)}")
     settings = (cluster or Cluster()).settings()
@@ -98,5 +107,5 @@ def tail_(
         log.close()
 
 
-def _print(reports: Sequence[admin.TopicReport], format: Format) -> None:
+def _print(reports: Sequence[TopicReport], format: Format) -> None:
     output.rows([report._asdict() for report in reports], _COLUMNS, format, key="name")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.telemetry import versions
-
 
 def version() -> str:
     """The version of the installed distribution."""
+    from orchestrator.telemetry import versions
+
     return versions.version() or "unknown (not installed)"

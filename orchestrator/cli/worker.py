@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from orchestrator import config
 from orchestrator.cli.kafka import Cluster
-from orchestrator.cli.modules import Loaded, load
 from orchestrator.cli.monitoring import Monitoring
 from orchestrator.cli.options import Logging, slots_of
 from orchestrator.cli.process import end_process, settle_collector, stop_on_signals
 from orchestrator.errors import ConfigError
-from orchestrator.log.connect import connect
-from orchestrator.telemetry.endpoint import Operations
-from orchestrator.telemetry.metrics import WorkerMetrics, new_registry
-from orchestrator.worker.metering import MetricsMeter
-from orchestrator.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from orchestrator.cli.modules import Loaded
 
 NOT_KNOWN = "its beats do not come back from the log, so it is sent nothing"
 
@@ -47,6 +44,8 @@ def worker(
     grace:
         Seconds that running activities have when the process is stopped; then they run elsewhere again.
     """
+    from orchestrator.cli.modules import load
+
     (logging or Logging()).begin()
     slots = slots_of(slots)
     loaded = load(modules, runs_workflows=False)
@@ -71,6 +70,12 @@ async def _run(
     slots: int,
     grace_s: float,
 ) -> None:
+    from orchestrator.log.connect import connect
+    from orchestrator.telemetry.endpoint import Operations
+    from orchestrator.telemetry.metrics import WorkerMetrics, new_registry
+    from orchestrator.worker.metering import MetricsMeter
+    from orchestrator.worker.worker import Worker
+
     stop = stop_on_signals()
     registry = new_registry("worker")
     log = connect(cluster.address, namespace=cluster.namespace, config_file=cluster.kafka_config)

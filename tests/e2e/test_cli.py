@@ -277,15 +277,3 @@ def test_the_package_imports_next_to_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-@pytest.mark.parametrize(
-    ("group", "name"),
-    [("workflow", name) for name in ("start", "result", "signal", "query", "cancel", "terminate")]
-    + [("workflow", name) for name in ("describe", "show", "list")]
-    + [("topics", name) for name in ("create", "list")],
-)
-def test_every_help_has_an_example(group: str, name: str, folder: Path) -> None:
-    text = " ".join(ok(command(group, name, "--help", folder=folder)).split())
-    assert f"Example: orchestrator {group} {name}" in text
-    assert "124 the wait timed out" in text

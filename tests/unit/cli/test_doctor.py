@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from orchestrator import cli
-from orchestrator.cli import doctor
+from orchestrator.cli import checks
 from orchestrator.protocol.records import FEATURE_LEVEL
 from orchestrator.protocol.tasks import CoordinatorBeat, WorkerBeat
 from orchestrator.protocol.views import (
@@ -52,7 +52,7 @@ def worker(silent_ms: int = 300) -> WorkerSeen:
 
 
 def said(*args: Any) -> list[str]:
-    return [f"{found.state} {found.what}: {found.found}" for found in doctor.members(*args)]
+    return [f"{found.state} {found.what}: {found.found}" for found in checks.members(*args)]
 
 
 def test_members_that_are_all_well() -> None:
@@ -83,7 +83,7 @@ def test_nobody_at_all() -> None:
     ],
 )
 def test_clocks(ahead_ms: int | None, state: str, found: str) -> None:
-    finding = doctor._clock(ahead_ms, "the broker's")
+    finding = checks.clock(ahead_ms, "the broker's")
     assert finding.state == state
     assert finding.found.startswith(found)
 
