@@ -26,8 +26,8 @@ NO_TRACE: dict[str, str] = {}
 
 def trace_context(headers: Mapping[str, str]) -> dict[str, str]:
     """What headers say of a trace; what cannot be understood says nothing."""
-    parent = headers.get(TRACEPARENT, "") if headers else ""
-    if not _TRACEPARENT.fullmatch(parent):
+    parent = headers.get(TRACEPARENT)
+    if parent is None or not _TRACEPARENT.fullmatch(parent):
         return NO_TRACE
     state = headers.get(TRACESTATE, "")
     if not state or len(state) > MAX_TRACESTATE_CHARS or not state.isascii() or not state.isprintable():
