@@ -32,12 +32,12 @@ class Minutes:
         self._touched: set[int] = set()
 
     def note(self, before: Summary | None, after: Summary | None) -> None:
-        """A run changes: None is one that is not there."""
+        """A run changes: None is one that is not there. One that is closed changes no more."""
         if after is None:
             return
         if before is None:
             self._at(after.start_time_ms).started += 1
-        if after.close_time_ms and (before is None or not before.close_time_ms):
+        if after.close_time_ms:
             minute = self._at(after.close_time_ms)
             if after.status is WorkflowStatus.COMPLETED:
                 minute.completed += 1

@@ -15,7 +15,7 @@ from orchestrator.api.pages import cluster, overview, rendering
 from orchestrator.api.pages.parts import Parts
 from orchestrator.protocol import events as e
 from orchestrator.protocol.tasks import CoordinatorBeat, QueueBacklog
-from orchestrator.protocol.views import FailureGroup, FailureGroups
+from orchestrator.protocol.views import FailureGroup, FailureGroups, RunPage
 from tests.unit.api.pages.kit import Site, words
 from tests.unit.view.shelf import FAILED
 
@@ -66,6 +66,30 @@ async def test_only_what_differs_is_sent() -> None:
     assert "&lt;b&gt;" in second.html
     assert second.id != first.id
     assert await parts.next() is None
+
+
+async def test_of_several_parts_those_are_sent_that_differ() -> None:
+    shown: dict[str, Any] = {
+        "q": "",
+        "page": "",
+        "new": 0,
+        "page_rows": 100,
+        "examined": 9,
+        "found": RunPage(rows=()),
+    }
+
+    async def look() -> dict[str, Any]:
+        return shown
+
+    parts = Parts(request(), "runs.html", {"news": "news", "list": "list"}, look)
+    first = await parts.next()
+    assert first is not None
+    assert first.html.count("<hx-partial") == 2
+    shown["new"] = 7
+    second = await parts.next()
+    assert second is not None
+    assert second.html.count("<hx-partial") == 1
+    assert "7 new: load" in second.html
 
 
 async def test_who_comes_again_gets_what_has_changed_since() -> None:
