@@ -99,6 +99,16 @@ async def test_a_workflow_from_start_to_history(pair: Pair) -> None:
     assert [row["workflow_id"] for row in (await pair.get("/workflows"))["rows"]] == ["w"]
 
 
+async def test_a_view_serves_the_page(pair: Pair) -> None:
+    started = await pair.post("/workflows", type="Greeting", id="w", input=["Ann", 1])
+    await pair.get("/workflows/w")
+    root = pair.http.base_url.copy_with(path="/")
+    assert f'/workflows/w/{started["run_id"]}"' in (await pair.http.get(root.join("/workflows"))).text
+    for path in ("/", "/failures", "/stuck", "/queues", "/cluster"):
+        page = await pair.http.get(root.join(path))
+        assert (page.status_code, page.text[:15]) == (200, "<!doctype html>")
+
+
 async def test_what_was_just_started_is_never_unknown(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the view reads on only when somebody asks for what it does not know."""
     original = materializer.Materializer.step
