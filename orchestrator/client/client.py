@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -136,6 +137,13 @@ class Client:
             await client.close()
             raise
         return client
+
+    def known_as(self, identity: str) -> Self:
+        """This client, for commands of somebody else: histories say ``identity``. Close this one alone."""
+        other = copy(self)
+        other.identity, other._owned = identity, ()
+        other._session = self._session._replace(identity=identity)
+        return other
 
     def give_up(self, error: Unavailable) -> None:
         """The engine is gone for good: all calls under way and all later ones raise this error."""

@@ -38,6 +38,9 @@ MAX_CUTS = 8
 CUT_SHARE = 0.2
 """An idle time is cut if it is longer than this share of what is drawn otherwise."""
 
+MIN_CUT_MS = 1_000
+"""An idle time that is shorter than a second is not worth a cut."""
+
 MIN_WIDTH = 0.3
 """Of a bar: some pixels, so that the shortest is seen."""
 
@@ -67,7 +70,7 @@ class Scale:
         cut: list[Gap] = []
         drawn = whole
         for gap in gaps:
-            if len(cut) == MAX_CUTS or gap.length_ms <= CUT_SHARE * drawn:
+            if len(cut) == MAX_CUTS or gap.length_ms <= max(MIN_CUT_MS, CUT_SHARE * drawn):
                 break
             cut.append(gap)
             drawn -= gap.length_ms

@@ -7,7 +7,6 @@ go through ``link``, so the page works below any path.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -16,6 +15,7 @@ from time import time_ns
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
@@ -169,9 +169,10 @@ def payload_text(payload: Payload) -> str:
     if payload.encoding == BINARY_NULL:
         return "null"
     if payload.encoding == JSON_PLAIN:
-        with suppress(ValueError, RecursionError):  # a codec that is not known here wrote it
-            value = json.loads(payload.data)
-            return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+        # Else a codec wrote it that is not known here.
+        with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+            value = msgspec.json.decode(payload.data)
+            return value if isinstance(value, str) else msgspec.json.format(payload.data, indent=2).decode()
     return bytes_text(payload.data)
 
 

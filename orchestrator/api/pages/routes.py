@@ -10,6 +10,7 @@ from orchestrator.api.pages.cluster import cluster_pages
 from orchestrator.api.pages.failures import failures_pages
 from orchestrator.api.pages.overview import overview_pages
 from orchestrator.api.pages.rendering import error_page
+from orchestrator.api.pages.run import run_pages
 from orchestrator.api.pages.runs import runs_pages
 from orchestrator.api.pages.static import static_routes
 from orchestrator.log.wire import PREFIX
@@ -22,6 +23,7 @@ def page_routes(backend: Backend, overview: Overview) -> APIRouter:
     router.include_router(static_routes())
     router.include_router(overview_pages(backend, overview))
     router.include_router(runs_pages(backend))
+    router.include_router(run_pages(backend))
     router.include_router(failures_pages(backend))
     router.include_router(cluster_pages(backend, overview))
     return router

@@ -7,7 +7,7 @@ them out of the drawing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -103,13 +103,16 @@ class Gap(NamedTuple):
 class Timeline:
     """Folds the turns of one run, in order, from its first one on. Of one thread.
 
-    ``turn`` and ``last_ms`` say how far it has come; ``start_ms`` is when the run began.
+    ``turn`` and ``last_ms`` say how far it has come; ``start_ms`` is when the run began. ``activities`` and
+    ``timers`` are bars by their ids.
     """
 
     def __init__(self) -> None:
         self.turn = 0
         self.start_ms = self.last_ms = 0
         self.run = Bar(Kind.RUN, "", 0, 0)
+        self.started = e.WorkflowStarted(workflow_type="")
+        """The run's first event."""
         self.activities: dict[int, Bar] = {}
         self.timers: dict[int, Bar] = {}
         self.marks: dict[tuple[Kind, str], list[int]] = {}
@@ -117,6 +120,11 @@ class Timeline:
         self._marks_kept = 0
         self._running = 0
         self._gaps: list[Gap] = []
+
+    def extend(self, turns: Iterable[Turn]) -> None:
+        """The next turns."""
+        for turn in turns:
+            self.add(turn)
 
     def add(self, turn: Turn) -> None:
         """The next turn. One that was added before changes nothing."""
@@ -159,7 +167,7 @@ class Timeline:
     # ---------------------------------------------------------------------------------------- events
 
     def _on_started(self, event: e.WorkflowStarted, time_ms: int) -> None:
-        self.run.name = event.workflow_type
+        self.run.name, self.started = event.workflow_type, event
 
     def _on_scheduled(self, event: e.ActivityScheduled, time_ms: int) -> None:
         bar = self.activities[event.activity_id] = Bar(

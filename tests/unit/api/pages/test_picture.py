@@ -165,8 +165,8 @@ def test_a_run_that_does_nothing_but_wait_fills_the_width() -> None:
 
 
 def test_no_more_is_cut_than_leaves_half_of_the_width() -> None:
-    gaps = [Gap(start, start + 999) for start in range(0, 100_000, 1_000)]
-    scale = Scale(0, 100_000, gaps)
+    gaps = [Gap(start, start + 9_900) for start in range(0, 1_000_000, 10_000)]
+    scale = Scale(0, 1_000_000, gaps)
     assert len(scale.cuts) <= MAX_CUTS
     assert MAX_CUTS * CUT_WIDTH <= WIDTH / 2
 

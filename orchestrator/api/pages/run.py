@@ -1,0 +1,238 @@
+"""``/workflows/{id}/{run}``: one run, what it did and what it waits for; updates; its history to download."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from orchestrator.api.backend import Backend
+from orchestrator.api.pages.actions import ACTIONS, DONE, action_pages
+from orchestrator.api.pages.journal import SHOWN, cursor_of, read_journal
+from orchestrator.api.pages.live import Live, Update, seen
+from orchestrator.api.pages.rendering import fragment, link_of, now_ms, page_router, render
+from orchestrator.api.pages.timelines import MAX_TURNS_DRAWN, Timelines
+from orchestrator.client.reads import AsyncReader
+from orchestrator.codec.query import quoted
+from orchestrator.errors import OrchestratorError, WorkflowNotFound
+from orchestrator.log.wire import problem_of
+from orchestrator.protocol.ids import partition_of
+from orchestrator.protocol.views import RunRow
+from orchestrator.workflow.stack import STACK_QUERY
+
+MAX_PENDING_SHOWN = 100
+"""Open activities and timers on the page; a fan-out has thousands, and the drawing has them all."""
+
+MAX_SIBLINGS = 50
+"""Runs of the same id, newest start first, among which the next earlier and later ones are looked for."""
+
+DOWNLOAD_TURNS = 500
+"""Turns of a download that are in memory at a time."""
+
+STACK_TIMEOUT_S = 5.0
+"""How long the page waits for the code to say where it waits: it answers in milliseconds, or not at all."""
+
+Shown = Annotated[str, Query()]
+Order = Annotated[Literal["newest", "oldest"], Query()]
+
+PARTS = {"run-summary": "summary", "run-drawing": "drawing", "run-open": "open", "run-events": "events"}
+"""The parts of the page that are updated: the element's id, and the block of the template."""
+
+
+class Asked(NamedTuple):
+    """What somebody wants to see of a run."""
+
+    workflow_id: str
+    run_id: str
+    show: str = ""
+    order: str = "newest"
+    at: str = ""
+
+
+class Siblings(NamedTuple):
+    """The runs of the same id that began next before and after this one, as far as they are known."""
+
+    earlier: RunRow | None = None
+    later: RunRow | None = None
+
+
+def run_pages(backend: Backend) -> APIRouter:
+    """The page of a run."""
+    router = page_router()
+    router.include_router(action_pages(backend))
+    reader, timelines = backend.reader, Timelines(backend.reader)
+
+    @router.get("/workflows/{workflow_id:name}")
+    async def latest(request: Request, workflow_id: str) -> Response:
+        found = await reader.describe(workflow_id)
+        return RedirectResponse(link_of(request, "/workflows", workflow_id, found.row.run_id), 303)
+
+    @router.get("/workflows/{workflow_id:name}/{run_id:name}")
+    async def run(  # noqa: PLR0917  # by name, in the URL
+        request: Request,
+        workflow_id: str,
+        run_id: str,
+        show: Shown = "",
+        order: Order = "newest",
+        at: Annotated[str, Query()] = "",
+        done: Annotated[str, Query()] = "",
+        bookmark: Annotated[str, Query()] = "",
+    ) -> Response:
+        asked = Asked(workflow_id, run_id, show, order, at)
+        context = await _context(backend.reads(bookmark), timelines, asked)
+        return render(request, "run.html", done=DONE.get(done, ""), actions=ACTIONS, **context)
+
+    @router.get("/workflows/{workflow_id:name}/{run_id:name}/live")
+    async def live(  # noqa: PLR0917  # by name, in the URL
+        request: Request,
+        workflow_id: str,
+        run_id: str,
+        turn: Annotated[int, Query(ge=0)] = 0,
+        show: Shown = "",
+        order: Order = "newest",
+        at: Annotated[str, Query()] = "",
+    ) -> Response:
+        asked = Asked(workflow_id, run_id, show, order, at)
+        await reader.describe(workflow_id, run_id)  # an unknown run is an error, not a stream
+        shown = seen(request, str(turn))
+        partition = partition_of(workflow_id, max(1, len(reader.positions())))
+        updates = _Updates(request, reader, timelines, asked, int(shown) if shown.isdigit() else turn)
+        return Live(backend.watch, partition, updates.next)
+
+    @router.get("/workflows/{workflow_id:name}/{run_id:name}/stack")
+    async def stack(request: Request, workflow_id: str, run_id: str) -> Response:
+        handle = backend.client.get_workflow_handle(workflow_id, run_id)
+        found, error, status = "", "", 200
+        try:
+            found = str(await handle.query(STACK_QUERY, timeout=STACK_TIMEOUT_S))
+        except WorkflowNotFound:
+            raise
+        except OrchestratorError as refused:  # it is closed, blocked, or nobody runs it now
+            status, problem = problem_of(refused)
+            error = problem.message
+        context = {"workflow_id": workflow_id, "run_id": run_id, "found": found, "error": error}
+        return render(request, "stack.html", status=status, **context)
+
+    @router.get("/workflows/{workflow_id:name}/{run_id:name}/history.json")
+    async def download(request: Request, workflow_id: str, run_id: str) -> Response:
+        await reader.describe(workflow_id, run_id)
+        headers = {"Content-Disposition": f'attachment; filename="history-{_plain(run_id)}.json"'}
+        return StreamingResponse(
+            _exported(reader, workflow_id, run_id), media_type="application/json", headers=headers
+        )
+
+    return router
+
+
+async def _context(reader: AsyncReader, timelines: Timelines, asked: Asked) -> dict[str, Any]:
+    """What the template shows. The turn is read first: all else is at least as new."""
+    workflow_id, run_id = asked.workflow_id, asked.run_id
+    look = await timelines.look(workflow_id, run_id, now_ms(), reader=reader)
+    names = {number: bar.name for number, bar in look.timeline.activities.items()}
+    found, journal, siblings = await asyncio.gather(
+        reader.describe(workflow_id, run_id),
+        read_journal(
+            reader,
+            workflow_id,
+            run_id,
+            shown=asked.show,
+            newest=asked.order == "newest",
+            after=cursor_of(asked.at),
+            names=names,
+        ),
+        _siblings(reader, workflow_id, run_id),
+    )
+    return {
+        "asked": asked,
+        "found": found,
+        "row": found.row,
+        "look": look,
+        "journal": journal,
+        "siblings": siblings,
+        "shown_kinds": SHOWN,
+        "max_pending": MAX_PENDING_SHOWN,
+        "max_turns": MAX_TURNS_DRAWN,
+    }
+
+
+async def _siblings(reader: AsyncReader, workflow_id: str, run_id: str) -> Siblings:
+    page = await reader.list_runs(f"WorkflowId = {quoted(workflow_id)}", limit=MAX_SIBLINGS)
+    places = [place for place, row in enumerate(page.rows) if row.run_id == run_id]
+    if not places:
+        return Siblings()
+    (place,) = places
+    return Siblings(
+        earlier=page.rows[place + 1] if place + 1 < len(page.rows) else None,
+        later=page.rows[place - 1] if place else None,
+    )
+
+
+class _Updates:
+    """What changes on one page of a run, from the turn on that it shows."""
+
+    def __init__(
+        self, request: Request, reader: AsyncReader, timelines: Timelines, asked: Asked, turn: int
+    ) -> None:
+        self._request, self._reader, self._timelines, self._asked = request, reader, timelines, asked
+        self._turn = turn
+        self._sent: dict[str, str] = {}
+        self._began = False
+
+    async def next(self) -> Update | None:
+        """The parts that differ from what was sent last, after a new turn."""
+        asked = self._asked
+        page = await self._reader.history(asked.workflow_id, asked.run_id, after_turn=self._turn, limit=1)
+        if not page.turns:
+            return await self._nothing_new()
+        self._began = True
+        context = await _context(self._reader, self._timelines, asked)
+        parts = {
+            place: fragment(self._request, "run.html", block, **context) for place, block in PARTS.items()
+        }
+        if asked.at:  # an older page of events stays as it is
+            del parts["run-events"]
+        changed = {place: html for place, html in parts.items() if self._sent.get(place) != html}
+        self._sent |= changed
+        self._turn = context["look"].timeline.turn
+        return Update(
+            "".join(_partial(place, html) for place, html in changed.items()),
+            str(self._turn),
+            last=not context["row"].status.is_open,
+        )
+
+    async def _nothing_new(self) -> Update | None:
+        """Nothing to tell; nor will there ever be, if the run was closed before."""
+        if self._began:
+            return None
+        self._began = True
+        found = await self._reader.describe(self._asked.workflow_id, self._asked.run_id)
+        return None if found.row.status.is_open else Update("", str(self._turn), last=True)
+
+
+def _partial(place: str, html: str) -> str:
+    """Asks htmx to change one element in place."""
+    return f'<hx-partial hx-target="#{place}" hx-swap="innerMorph">{html}</hx-partial>'
+
+
+async def _exported(reader: AsyncReader, workflow_id: str, run_id: str) -> AsyncIterator[bytes]:
+    """A history as JSON, as ``workflow show -o json`` has it, a piece at a time."""
+    page = await reader.history(workflow_id, run_id, limit=DOWNLOAD_TURNS)
+    offsets = list(page.offsets)
+    head = {"workflow_id": page.workflow_id, "run_id": page.run_id, "workflow_type": page.workflow_type}
+    yield msgspec.json.encode(head)[:-1] + b',"turns":['
+    between = b""
+    while page.turns:
+        yield between + b",".join(map(msgspec.json.encode, page.turns))
+        between = b","
+        page = await reader.history(workflow_id, run_id, after_turn=page.turns[-1].turn, limit=DOWNLOAD_TURNS)
+        offsets += page.offsets
+    yield b'],"partition":%d,"offsets":%s}' % (page.partition, msgspec.json.encode(offsets))
+
+
+def _plain(run_id: str) -> str:
+    """A run's id as part of a file's name."""
+    return "".join(sign for sign in run_id if sign.isascii() and sign.isalnum())

@@ -1,0 +1,22 @@
+// Forms and answers of a run's page in a dialog. Without this they are pages of their own.
+"use strict";
+
+(() => {
+  const dialog = () => document.getElementById("dialog");
+
+  document.addEventListener("htmx:after:swap", () => {
+    const content = document.getElementById("dialog-content");
+    if (content?.childElementCount && !dialog().open) dialog().showModal();
+  });
+
+  document.addEventListener("click", (event) => {
+    if (event.target.closest("[data-close]") && dialog()?.open) {
+      event.preventDefault();
+      dialog().close();
+    }
+  });
+
+  document.addEventListener("close", (event) => {
+    if (event.target === dialog()) document.getElementById("dialog-content").replaceChildren();
+  }, true);
+})();
