@@ -237,10 +237,10 @@ def said(failure: Failure) -> str:
     return ": ".join(word for word in (failure.type, failure.message) if word) or failure.kind.value
 
 
-def _fields(event: e.EventBase) -> Iterator[tuple[str, str]]:
-    """What an event holds beside its defaults."""
-    for field in msgspec.structs.fields(event):
-        value = getattr(event, field.name)
+def _fields(found: msgspec.Struct) -> Iterator[tuple[str, str]]:
+    """What an event, or a structure in it, holds beside its defaults."""
+    for field in msgspec.structs.fields(found):
+        value = getattr(found, field.name)
         default = field.default_factory() if callable(field.default_factory) else field.default
         if value != default and value not in ("", None, (), {}):
             yield _named(field.name, value)
@@ -271,8 +271,7 @@ def _joined(values: Iterable[Any]) -> str:
 
 def _struct_text(value: msgspec.Struct) -> str:
     """A structure in a field: its own fields, on one line."""
-    found = (_named(field, getattr(value, field)) for field in value.__struct_fields__)
-    return ", ".join(f"{name} {text}" for name, text in found if text not in ("", "None"))
+    return ", ".join(f"{name} {text}" for name, text in _fields(value))
 
 
 def _failure_text(failure: Failure | None) -> str:

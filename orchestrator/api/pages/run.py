@@ -130,7 +130,7 @@ def run_pages(backend: Backend) -> APIRouter:
 
 async def _context(reader: AsyncReader, timelines: Timelines, asked: Asked) -> dict[str, Any]:
     """What the template shows. The turn is read first: all else is at least as new."""
-    workflow_id, run_id = asked.workflow_id, asked.run_id
+    workflow_id, run_id, after = asked.workflow_id, asked.run_id, cursor_of(asked.at)
     look = await timelines.look(workflow_id, run_id, now_ms(), reader=reader)
     names = {number: bar.name for number, bar in look.timeline.activities.items()}
     found, journal, siblings = await asyncio.gather(
@@ -141,7 +141,7 @@ async def _context(reader: AsyncReader, timelines: Timelines, asked: Asked) -> d
             run_id,
             shown=asked.show,
             newest=asked.order == "newest",
-            after=cursor_of(asked.at),
+            after=after,
             names=names,
         ),
         _siblings(reader, workflow_id, run_id),

@@ -149,6 +149,13 @@ def test_a_long_idle_time_is_cut_and_says_how_long_it_was() -> None:
     assert activity.width > 30  # 490 ms of 76 hours would not be seen
 
 
+def test_less_than_a_second_is_not_cut() -> None:
+    run = Told()
+    run.turn(990, e.WorkflowSignaled(signal_name="approve"))
+    run.turn(991, e.WorkflowCompleted())
+    assert drawn(run).cuts == ()
+
+
 def test_what_is_tried_for_three_days_is_not_idle() -> None:
     run = Told()
     run.turn(10, scheduled(1, worker="w"))
@@ -165,9 +172,10 @@ def test_a_run_that_does_nothing_but_wait_fills_the_width() -> None:
 
 
 def test_no_more_is_cut_than_leaves_half_of_the_width() -> None:
-    gaps = [Gap(start, start + 9_900) for start in range(0, 1_000_000, 10_000)]
-    scale = Scale(0, 1_000_000, gaps)
-    assert len(scale.cuts) <= MAX_CUTS
+    ends = [4**number * 1_000 for number in range(1, 3 * MAX_CUTS)]
+    gaps = [Gap(before, end - 1) for before, end in itertools.pairwise(ends)]
+    scale = Scale(0, ends[-1], reversed(gaps))
+    assert len(scale.cuts) == MAX_CUTS
     assert MAX_CUTS * CUT_WIDTH <= WIDTH / 2
 
 
