@@ -84,17 +84,15 @@ def action_pages(backend: Backend) -> APIRouter:
     async def form(request: Request, workflow_id: str, run_id: str, name: str) -> Response:
         action = _action(name)
         await backend.reader.describe(workflow_id, run_id)
-        return _shown(request, workflow_id, run_id, action, {"token": uuid.uuid4().hex})
+        return _shown(request, workflow_id, run_id, action, {"token": _token()})
 
     @router.post("/workflows/{workflow_id:name}/{run_id:name}/do/{name}")
     async def do(request: Request, workflow_id: str, run_id: str, name: str) -> Response:
         action = _action(name)
-        given = await form_of(request)
+        given = {"token": _token(), **await form_of(request)}
         handle = client.get_workflow_handle(workflow_id, run_id)
         try:
             result = await _DO[name](handle, given)
-        except WorkflowNotFound:
-            raise
         except OrchestratorError as error:
             status, problem = problem_of(error)
             return _shown(request, workflow_id, run_id, action, given, status=status, error=problem.message)
@@ -105,6 +103,10 @@ def action_pages(backend: Backend) -> APIRouter:
         return RedirectResponse(page, 303)
 
     return router
+
+
+def _token() -> str:
+    return uuid.uuid4().hex
 
 
 def _action(name: str) -> Action:
