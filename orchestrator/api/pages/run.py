@@ -13,9 +13,10 @@ from fastapi.responses import RedirectResponse, StreamingResponse
 from orchestrator.api.backend import Backend
 from orchestrator.api.pages.actions import ACTIONS, DONE, action_pages
 from orchestrator.api.pages.journal import SHOWN, cursor_of, read_journal
-from orchestrator.api.pages.live import Live, Update, seen
-from orchestrator.api.pages.rendering import fragment, link_of, now_ms, page_router, render
+from orchestrator.api.pages.live import Live, seen
+from orchestrator.api.pages.rendering import link_of, now_ms, page_router, render
 from orchestrator.api.pages.timelines import MAX_TURNS_DRAWN, Timelines
+from orchestrator.api.pages.updates import Updates
 from orchestrator.client.reads import AsyncReader
 from orchestrator.codec.query import quoted
 from orchestrator.errors import OrchestratorError, WorkflowNotFound
@@ -38,9 +39,6 @@ STACK_TIMEOUT_S = 5.0
 
 Shown = Annotated[str, Query()]
 Order = Annotated[Literal["newest", "oldest"], Query()]
-
-PARTS = {"run-summary": "summary", "run-drawing": "drawing", "run-open": "open", "run-events": "events"}
-"""The parts of the page that are updated: the element's id, and the block of the template."""
 
 
 class Asked(NamedTuple):
@@ -100,7 +98,14 @@ def run_pages(backend: Backend) -> APIRouter:
         await reader.describe(workflow_id, run_id)  # an unknown run is an error, not a stream
         shown = seen(request, str(turn))
         partition = partition_of(workflow_id, max(1, len(reader.positions())))
-        updates = _Updates(request, reader, timelines, asked, int(shown) if shown.isdigit() else turn)
+        updates = Updates(
+            request,
+            reader,
+            (workflow_id, run_id),
+            lambda: _context(reader, timelines, asked),
+            turn=int(shown) if shown.isascii() and shown.isdigit() else turn,
+            fixed=("events",) if at else (),
+        )
         return Live(backend.watch, partition, updates.next)
 
     @router.get("/workflows/{workflow_id:name}/{run_id:name}/stack")
@@ -169,53 +174,6 @@ async def _siblings(reader: AsyncReader, workflow_id: str, run_id: str) -> Sibli
         earlier=page.rows[place + 1] if place + 1 < len(page.rows) else None,
         later=page.rows[place - 1] if place else None,
     )
-
-
-class _Updates:
-    """What changes on one page of a run, from the turn on that it shows."""
-
-    def __init__(
-        self, request: Request, reader: AsyncReader, timelines: Timelines, asked: Asked, turn: int
-    ) -> None:
-        self._request, self._reader, self._timelines, self._asked = request, reader, timelines, asked
-        self._turn = turn
-        self._sent: dict[str, str] = {}
-        self._began = False
-
-    async def next(self) -> Update | None:
-        """The parts that differ from what was sent last, after a new turn."""
-        asked = self._asked
-        page = await self._reader.history(asked.workflow_id, asked.run_id, after_turn=self._turn, limit=1)
-        if not page.turns:
-            return await self._nothing_new()
-        self._began = True
-        context = await _context(self._reader, self._timelines, asked)
-        parts = {
-            place: fragment(self._request, "run.html", block, **context) for place, block in PARTS.items()
-        }
-        if asked.at:  # an older page of events stays as it is
-            del parts["run-events"]
-        changed = {place: html for place, html in parts.items() if self._sent.get(place) != html}
-        self._sent |= changed
-        self._turn = context["look"].timeline.turn
-        return Update(
-            "".join(_partial(place, html) for place, html in changed.items()),
-            str(self._turn),
-            last=not context["row"].status.is_open,
-        )
-
-    async def _nothing_new(self) -> Update | None:
-        """Nothing to tell; nor will there ever be, if the run was closed before."""
-        if self._began:
-            return None
-        self._began = True
-        found = await self._reader.describe(self._asked.workflow_id, self._asked.run_id)
-        return None if found.row.status.is_open else Update("", str(self._turn), last=True)
-
-
-def _partial(place: str, html: str) -> str:
-    """Asks htmx to change one element in place."""
-    return f'<hx-partial hx-target="#{place}" hx-swap="innerMorph">{html}</hx-partial>'
 
 
 async def _exported(reader: AsyncReader, workflow_id: str, run_id: str) -> AsyncIterator[bytes]:
