@@ -243,19 +243,23 @@ def _group(kind: Kind, name: str, bars: Sequence[Bar], scale: Scale, end_ms: int
 def _joined(parts: Iterable[Part]) -> tuple[Part, ...]:
     """Parts in order from left to right, those that touch or nearly do as one; the bad ones show."""
     found: list[Part] = []
+    together: list[Part] = []
+    limit = 0.0
     for part in parts:
-        last = found[-1] if found else None
-        if last is None or part.x - last.right >= MIN_APART:
-            found.append(part)
-            continue
-        found[-1] = last._replace(
-            width=max(last.right, part.right) - last.x,
-            outcome=part.outcome if part.outcome in BAD else last.outcome,
-            number=0,
-            detail="",
-            many=last.many + part.many,
-        )
-    return tuple(found)
+        if together and part.x >= limit:
+            found.append(_one(together))
+            together, limit = [], 0.0
+        together.append(part)
+        limit = max(limit, part.x + part.width + MIN_APART)
+    return (*found, _one(together)) if together else ()
+
+
+def _one(parts: Sequence[Part]) -> Part:
+    if len(parts) == 1:
+        return parts[0]
+    x = parts[0].x
+    outcome = next((part.outcome for part in parts if part.outcome in BAD), parts[0].outcome)
+    return Part(x, max(part.x + part.width for part in parts) - x, outcome, many=len(parts))
 
 
 def _mark_rows(timeline: Timeline, scale: Scale) -> list[Row]:
