@@ -1,4 +1,4 @@
-"""What somebody does to a run from its page: signal, query, cancel, terminate.
+"""What somebody does to a run from its page: signal, query, cancel, terminate; and where its code waits.
 
 Each is a form on a page of its own, which the run's page shows in a dialog where scripts run. A form has a
 token: sent twice, it has one effect. What was done is shown, for the page waits until the read side has it.
@@ -21,12 +21,16 @@ from orchestrator.api.pages.rendering import link_of, page_router, render
 from orchestrator.client.handle import WorkflowHandle
 from orchestrator.errors import OrchestratorError, UsageError, WorkflowNotFound
 from orchestrator.log.wire import MAX_BODY_BYTES, problem_of
+from orchestrator.workflow.stack import STACK_QUERY
 
 IDENTITY = "page"
 """Who asked, in histories: the page does not know more."""
 
 TIMEOUT_S = 15.0
 """How long an answer is waited for; then the form is shown again, and may be sent again."""
+
+STACK_TIMEOUT_S = 5.0
+"""How long the page waits for the code to say where it waits: it answers in milliseconds, or not at all."""
 
 MAX_FIELDS = 20
 """Of a form; ours have five."""
@@ -101,6 +105,20 @@ def action_pages(backend: Backend) -> APIRouter:
             return _shown(request, workflow_id, run_id, action, given, answer=answer)
         page = link_of(request, "/workflows", workflow_id, run_id, done=name, bookmark=handle.bookmark)
         return RedirectResponse(page, 303)
+
+    @router.get("/workflows/{workflow_id:name}/{run_id:name}/stack")
+    async def stack(request: Request, workflow_id: str, run_id: str) -> Response:
+        handle = client.get_workflow_handle(workflow_id, run_id)
+        found, error, status = "", "", 200
+        try:
+            found = str(await handle.query(STACK_QUERY, timeout=STACK_TIMEOUT_S))
+        except WorkflowNotFound:
+            raise
+        except OrchestratorError as refused:  # it is closed, blocked, or nobody runs it now
+            status, problem = problem_of(refused)
+            error = problem.message
+        context = {"workflow_id": workflow_id, "run_id": run_id, "found": found, "error": error}
+        return render(request, "stack.html", status=status, **context)
 
     return router
 

@@ -48,9 +48,9 @@ class Parts:
             return None
         # In a thread: the loop serves workers and clients, who need not wait for some milliseconds of HTML.
         parts = await asyncio.to_thread(self._render, context)
-        sums = {place: _sum(html) for place, html in parts.items()}
+        sums = {place: sum_of(html) for place, html in parts.items()}
         changed = [place for place in parts if sums[place] != self._sent.get(place)]
-        whole = _sum("".join(sums.values()))
+        whole = sum_of("".join(sums.values()))
         self._sent = sums
         if not changed or whole == self._seen:
             return None
@@ -69,5 +69,6 @@ def partial(place: str, html: str) -> str:
     return f'<hx-partial hx-target="#{place}" hx-swap="innerMorph">{html}</hx-partial>'
 
 
-def _sum(html: str) -> str:
+def sum_of(html: str) -> str:
+    """What tells two versions of a part apart; times that pass do not."""
     return sha256(_AGO.sub(r"\1", html).encode(errors="replace")).hexdigest()[:16]

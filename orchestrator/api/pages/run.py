@@ -19,11 +19,8 @@ from orchestrator.api.pages.timelines import MAX_TURNS_DRAWN, Timelines
 from orchestrator.api.pages.updates import Updates
 from orchestrator.client.reads import AsyncReader
 from orchestrator.codec.query import quoted
-from orchestrator.errors import OrchestratorError, WorkflowNotFound
-from orchestrator.log.wire import problem_of
 from orchestrator.protocol.ids import partition_of
 from orchestrator.protocol.views import RunRow
-from orchestrator.workflow.stack import STACK_QUERY
 
 MAX_PENDING_SHOWN = 100
 """Open activities and timers on the page; a fan-out has thousands, and the drawing has them all."""
@@ -33,9 +30,6 @@ MAX_SIBLINGS = 50
 
 DOWNLOAD_TURNS = 500
 """Turns of a download that are in memory at a time."""
-
-STACK_TIMEOUT_S = 5.0
-"""How long the page waits for the code to say where it waits: it answers in milliseconds, or not at all."""
 
 Shown = Annotated[str, Query()]
 Order = Annotated[Literal["newest", "oldest"], Query()]
@@ -107,20 +101,6 @@ def run_pages(backend: Backend) -> APIRouter:
             fixed=("events",) if at else (),
         )
         return Live(backend.watch, partition, updates.next)
-
-    @router.get("/workflows/{workflow_id:name}/{run_id:name}/stack")
-    async def stack(request: Request, workflow_id: str, run_id: str) -> Response:
-        handle = backend.client.get_workflow_handle(workflow_id, run_id)
-        found, error, status = "", "", 200
-        try:
-            found = str(await handle.query(STACK_QUERY, timeout=STACK_TIMEOUT_S))
-        except WorkflowNotFound:
-            raise
-        except OrchestratorError as refused:  # it is closed, blocked, or nobody runs it now
-            status, problem = problem_of(refused)
-            error = problem.message
-        context = {"workflow_id": workflow_id, "run_id": run_id, "found": found, "error": error}
-        return render(request, "stack.html", status=status, **context)
 
     @router.get("/workflows/{workflow_id:name}/{run_id:name}/history.json")
     async def download(request: Request, workflow_id: str, run_id: str) -> Response:

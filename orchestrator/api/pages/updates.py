@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request
 
 from orchestrator.api.pages.live import Update
+from orchestrator.api.pages.parts import partial, sum_of
 from orchestrator.api.pages.rendering import fragment
 from orchestrator.client.reads import AsyncReader
 
@@ -51,18 +52,14 @@ class Updates:
             return await self._over() if first else None
         context = await self._context()
         parts = {name: fragment(self._request, "run.html", name, **context) for name in self._parts}
-        changed = {name: html for name, html in parts.items() if self._sent.get(name) != html}
-        self._sent |= changed
+        sums = {name: sum_of(html) for name, html in parts.items()}
+        changed = [name for name in parts if self._sent.get(name) != sums[name]]
+        self._sent = sums
         self._turn = context["look"].timeline.turn
-        html = "".join(_partial(name, html) for name, html in changed.items())
+        html = "".join(partial(f"run-{name}", parts[name]) for name in changed)
         return Update(html, str(self._turn), last=not context["row"].status.is_open)
 
     async def _over(self) -> Update | None:
         """There will never be a new turn if the run is closed."""
         found = await self._reader.describe(*self._run)
         return None if found.row.status.is_open else Update("", str(self._turn), last=True)
-
-
-def _partial(name: str, html: str) -> str:
-    """Asks htmx to change one part in place."""
-    return f'<hx-partial hx-target="#run-{name}" hx-swap="innerMorph">{html}</hx-partial>'

@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from orchestrator.api.pages import actions as module
-from orchestrator.api.pages import run as run_module
 from orchestrator.api.pages.actions import arguments_of, request_id
 from orchestrator.errors import UsageError
 from tests.unit.api.conftest import ADDRESS
@@ -132,7 +131,7 @@ async def test_no_answer_is_said_and_the_form_may_be_sent_again(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TIMEOUT_S", 0.0)
-    monkeypatch.setattr(run_module, "STACK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(module, "STACK_TIMEOUT_S", 0.0)
     page = await run.get(f"{run.path}/stack", status=503)
     assert "no answer to QueryWorkflow" in words(page.one("p[@class='problem']"))
     form = await run.form("cancel") | {"reason": "no stock"}
