@@ -12,7 +12,7 @@ from orchestrator.api.pages.parts import partial, sum_of
 from orchestrator.api.pages.rendering import fragment
 from orchestrator.client.reads import AsyncReader
 
-PARTS = ("summary", "open", "drawing", "events")
+PARTS = ("summary", "values", "open", "drawing", "events")
 """The parts: blocks of the template, each in an element with the id ``run-`` and its name."""
 
 

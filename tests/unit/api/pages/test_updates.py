@@ -159,7 +159,7 @@ async def test_an_older_page_of_events_stays_where_it_is(run: Run) -> None:
         await run.signal()
         await browser.sees("3 events")
         (message,) = messages(browser.text)
-        assert tuple(message[1]) == ("summary", "open", "drawing")
+        assert tuple(message[1]) == ("summary", "values", "open", "drawing")
 
 
 async def test_a_list_of_failures_stays_one(run: Run) -> None:
