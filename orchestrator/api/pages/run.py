@@ -17,6 +17,7 @@ from orchestrator.api.pages.live import Live, seen
 from orchestrator.api.pages.rendering import link_of, now_ms, page_router, render
 from orchestrator.api.pages.timelines import MAX_TURNS_DRAWN, Timelines
 from orchestrator.api.pages.updates import Updates
+from orchestrator.api.responses import JSON
 from orchestrator.client.reads import AsyncReader
 from orchestrator.codec.query import quoted
 from orchestrator.protocol.ids import partition_of
@@ -105,9 +106,8 @@ def run_pages(backend: Backend) -> APIRouter:
     @router.get("/workflows/{workflow_id:name}/{run_id:name}/history.json")
     async def download(request: Request, workflow_id: str, run_id: str) -> Response:
         await reader.describe(workflow_id, run_id)
-        headers = {"Content-Disposition": f'attachment; filename="history-{_plain(run_id)}.json"'}
         return StreamingResponse(
-            _exported(reader, workflow_id, run_id), media_type="application/json", headers=headers
+            _exported(reader, workflow_id, run_id), media_type=JSON, headers=_attachment(run_id)
         )
 
     return router
@@ -171,6 +171,10 @@ async def _exported(reader: AsyncReader, workflow_id: str, run_id: str) -> Async
     yield b'],"partition":%d,"offsets":%s}' % (page.partition, msgspec.json.encode(offsets))
 
 
-def _plain(run_id: str) -> str:
-    """A run's id as part of a file's name."""
-    return "".join(sign for sign in run_id if sign.isascii() and sign.isalnum())
+def _attachment(run_id: str) -> dict[str, str]:
+    """A file that is saved, never shown, under the run's name."""
+    name = "".join(sign for sign in run_id if sign.isascii() and sign.isalnum())
+    return {
+        "Content-Disposition": f'attachment; filename="history-{name}.json"',
+        "X-Content-Type-Options": "nosniff",
+    }

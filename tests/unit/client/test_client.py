@@ -120,6 +120,14 @@ async def test_a_workflow_is_started_by_method_class_or_type(
     )
 
 
+async def test_a_client_speaks_for_somebody_else(client: Client, log: MemoryLog) -> None:
+    answering(log, run_id="run-1", partition=2, offset=7)
+    other = client.known_as("page")
+    await other.get_workflow_handle("order-1").signal("approve")
+    assert (await log.command(SignalWorkflow)).identity == "page"
+    assert client.identity == "me"
+
+
 async def test_an_id_that_is_taken_is_an_error_that_names_the_run(client: Client, log: MemoryLog) -> None:
     answering(log, rejection="workflow-already-started", message="taken", run_id="run-0")
     with pytest.raises(WorkflowAlreadyStarted) as caught:
