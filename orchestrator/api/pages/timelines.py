@@ -24,10 +24,14 @@ MAX_RUNS_KEPT = 500
 
 
 class Look(NamedTuple):
-    """A run as it is drawn now. ``whole`` is False if it has more turns than are drawn."""
+    """A run as it is drawn now, up to its ``turn``. ``whole`` is False if it has more turns than are drawn.
+
+    ``timeline`` is shared with others who look at the run, and may have come further meanwhile.
+    """
 
     timeline: Timeline
     picture: Picture
+    turn: int
     whole: bool
 
 
@@ -71,11 +75,12 @@ class Timelines:
         try:
             await self._read_on(kept, workflow_id, run_id, reader)
             picture = await asyncio.to_thread(draw, kept.timeline, now_ms)
+            turn = kept.timeline.turn
         except BaseException:  # whoever asked may be gone while a thread still folds
             self._kept.pop(run_id, None)
             raise
         self._let_go()
-        return Look(kept.timeline, picture, kept.whole)
+        return Look(kept.timeline, picture, turn, kept.whole)
 
     async def _read_on(self, kept: _Kept, workflow_id: str, run_id: str, reader: AsyncReader) -> None:
         timeline = kept.timeline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
@@ -47,17 +48,21 @@ class Updates:
     async def next(self) -> Update | None:
         """The parts that differ from what was sent last; None if there is no new turn."""
         first, self._asked = not self._asked, True
-        page = await self._reader.history(*self._run, after_turn=self._turn, limit=1)
+        page = await self._reader.history(*self._run, after_turn=self._turn, newest=True, limit=1)
         if not page.turns:
             return await self._over() if first else None
         context = await self._context()
-        parts = {name: fragment(self._request, "run.html", name, **context) for name in self._parts}
+        parts = await asyncio.to_thread(self._render, context)
         sums = {name: sum_of(html) for name, html in parts.items()}
         changed = [name for name in parts if self._sent.get(name) != sums[name]]
         self._sent = sums
-        self._turn = context["look"].timeline.turn
+        # What was read after it shows that turn at least, even if the drawing ends before.
+        self._turn = max(page.turns[-1].turn, context["look"].turn)
         html = "".join(partial(f"run-{name}", parts[name]) for name in changed)
         return Update(html, str(self._turn), last=not context["row"].status.is_open)
+
+    def _render(self, context: dict[str, Any]) -> dict[str, str]:
+        return {name: fragment(self._request, "run.html", name, **context) for name in self._parts}
 
     async def _over(self) -> Update | None:
         """There will never be a new turn if the run is closed."""

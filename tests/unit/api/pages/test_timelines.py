@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from orchestrator.api.pages import timelines as module
 from orchestrator.api.pages.timelines import Timelines
@@ -76,6 +77,15 @@ async def test_who_leaves_in_the_middle_leaves_no_half_timeline(shelf: Shelf) ->
         look = await second
     assert look.timeline.turn == 11
     assert (await timelines.look("w", run_id, 5_000)).timeline is look.timeline
+
+
+async def test_a_look_says_how_far_it_went_though_others_go_on(shelf: Shelf) -> None:
+    run_id = shelf.run("w", *signals(3))
+    timelines = Timelines(Counting(shelf.reader))
+    look = await timelines.look("w", run_id, 5_000)
+    (last,) = shelf.reader.history("w", run_id, after_turn=3).turns
+    look.timeline.add(replace(last, turn=5, first_event_id=5))  # as another look does
+    assert (look.turn, look.timeline.turn) == (4, 5)
 
 
 async def test_what_was_not_looked_at_for_longest_is_let_go(

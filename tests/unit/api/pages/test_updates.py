@@ -12,6 +12,7 @@ import html5lib
 import httpx
 import pytest
 
+from orchestrator.api.pages import timelines
 from orchestrator.api.pages.updates import PARTS
 from tests.unit.api.conftest import ADDRESS
 from tests.unit.api.pages.kit import Page, words
@@ -168,6 +169,22 @@ async def test_a_list_of_failures_stays_one(run: Run) -> None:
         await browser.sees("3 events")
         (message,) = messages(browser.text)
         assert "There are no such events." in said(message[1]["events"])
+
+
+async def test_a_run_beyond_what_is_drawn_is_told_of_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timelines, "READ_TURNS", 1)
+    monkeypatch.setattr(timelines, "MAX_TURNS_DRAWN", 1)
+    async with run.live(await run.address()) as browser:
+        await run.signal()
+        await browser.sees("3 events")
+        came = len(messages(browser.text))
+        assert messages(browser.text)[-1][0] == "2"
+        body = {"type": "Greeting", "id": "w2", "input": ["bad"]}
+        for _ in range(8):
+            await run.http.post("/api/v1/workflows", json=body)
+        await run.signal()
+        await browser.sees("4 events")
+        assert len(messages(browser.text)) == came + 1
 
 
 async def test_another_run_of_the_partition_changes_nothing(run: Run) -> None:
