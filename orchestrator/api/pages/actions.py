@@ -218,9 +218,8 @@ def arguments_of(text: str) -> list[Any]:
 
 
 def request_id(given: Form) -> str:
-    """The same for a form that is sent again, another one for what was written into it after that."""
-    written = sha256(json.dumps(sorted(given.items())).encode()).hexdigest()[:16]
-    return f"page-{given.get('token', '')[:64]}-{written}"
+    """Made of the token and of what was written: the same for a form that is sent again, and for no other."""
+    return f"page-{sha256(json.dumps(sorted(given.items())).encode()).hexdigest()[:32]}"
 
 
 async def form_of(request: Request) -> dict[str, str]:
