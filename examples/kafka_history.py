@@ -3,20 +3,17 @@
 python kafka_history.py kitchen
 """
 
-import io
 import json
 import os
 import struct
 import sys
-from pathlib import Path
 
 import fastavro
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-from fastavro.schema import fingerprint, to_parsing_canonical_form
+from kafka_avro import Avro
 
 BROKERS = os.environ.get("ORCHESTRATOR_LOG", "kafka://127.0.0.1:9092").removeprefix("kafka://")
 NAMESPACE = os.environ.get("ORCHESTRATOR_NAMESPACE", "default")
-SCHEMA = Path(__file__).resolve().parent.parent / "schemas" / "history.avsc"
 
 
 def murmur2(data):
@@ -46,26 +43,16 @@ def records(consumer, topic, partition):
         yield record.key(), record.value()
 
 
-def known_schemas(consumer):
-    """By id: the one in the file, and those that other versions left on the topic `meta`."""
-    ours = json.loads(SCHEMA.read_text())
-    number = int(fingerprint(to_parsing_canonical_form(ours), "SHA-256")[:8], 16) & 0x7FFFFFFF
-    schemas = {number: fastavro.parse_schema(ours)}
+def history_avro(consumer):
+    """What decodes history: by the schema in the file, and by those that other versions left on `meta`."""
+    avro = Avro("history")
     for key, value in records(consumer, "meta", 0):
         if key.startswith(b"schema/") and value is not None:
-            schemas.setdefault(int(key[7:]), fastavro.parse_schema(json.loads(value)))
-    return schemas
+            avro.schemas.setdefault(int(key[7:]), fastavro.parse_schema(json.loads(value)))
+    return avro
 
 
-def decode(schemas, value):
-    """A record as (kind, fields)."""
-    (number,) = struct.unpack_from(">xI", value)
-    return fastavro.schemaless_reader(
-        io.BytesIO(value[5:]), schemas[number], return_record_name=True, return_record_name_override=True
-    )
-
-
-def valid_turns(schemas, found):
+def valid_turns(avro, found):
     """The turns that count, by run: the rule of validity."""
     epoch, seq, parts, runs = 0, 0, [], {}
     for key, value in found:
@@ -74,8 +61,7 @@ def valid_turns(schemas, found):
             if turn == "1" and run_id in runs and int(rest[0]) == runs[run_id][0]["epoch"]:
                 del runs[run_id]
             continue
-        name, record = decode(schemas, value)
-        kind = name.rpartition(".")[2]
+        kind, record = avro.decode(value)
         if kind == "Claim":
             if record["epoch"] > epoch:
                 epoch, seq, parts = record["epoch"], 0, []
@@ -98,9 +84,9 @@ def main(workflow_id):
     if f"{NAMESPACE}.history" not in topics:
         sys.exit(f"there is no namespace {NAMESPACE!r} at {BROKERS}")
     partitions = len(topics[f"{NAMESPACE}.history"].partitions)
-    schemas = known_schemas(consumer)
+    avro = history_avro(consumer)
     home = (murmur2(workflow_id.encode()) & 0x7FFFFFFF) % partitions
-    for run_id, turns in valid_turns(schemas, records(consumer, "history", home)).items():
+    for run_id, turns in valid_turns(avro, records(consumer, "history", home)).items():
         if turns[0]["workflow_id"] == workflow_id:
             print(f"run {run_id}")
             for turn in turns:

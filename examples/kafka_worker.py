@@ -7,10 +7,8 @@ It serves the queue "measuring" of the workflow in http_worker.py. In three term
     python kafka_start.py Measurement kitchen '"kitchen"'
 """
 
-import io
 import json
 import os
-import struct
 import sys
 import time
 import uuid
@@ -18,41 +16,17 @@ import zlib
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
-from pathlib import Path
 
-import fastavro
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
-from fastavro.schema import fingerprint, to_parsing_canonical_form
+from kafka_avro import Avro
 
 BROKERS = os.environ.get("ORCHESTRATOR_LOG", "kafka://127.0.0.1:9092").removeprefix("kafka://")
 NAMESPACE = os.environ.get("ORCHESTRATOR_NAMESPACE", "default")
 COMMANDS, TASKS, WORKERS = (f"{NAMESPACE}.{name}" for name in ("commands", "tasks", "workers"))
-SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 ACTIVITIES = {"measure": lambda room: f"{room}: 70 °F, measured over Kafka"}
-SLOTS = 2
+QUEUES, SLOTS = ["measuring"], 2
 WORKER = uuid.uuid4().hex  # one life of this worker: each start is another
 DELIVERY = ("run_id", "activity_id", "attempt", "dispatch")
-
-
-class Avro:
-    """The records of a topic: a zero byte, the id of the schema in 4 bytes, and Avro."""
-
-    def __init__(self, topic):
-        schema = json.loads((SCHEMAS / f"{topic}.avsc").read_text())
-        number = int(fingerprint(to_parsing_canonical_form(schema), "SHA-256")[:8], 16) & 0x7FFFFFFF
-        self.prefix, self.schema = struct.pack(">xI", number), fastavro.parse_schema(schema)
-
-    def encode(self, kind, fields):
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, self.schema, (kind, fields))
-        return self.prefix + out.getvalue()
-
-    def decode(self, value):
-        if value[:5] != self.prefix:  # of another version, whose schema is on `meta`
-            return "unknown", {}
-        options = {"return_record_name": True, "return_record_name_override": True}
-        name, fields = fastavro.schemaless_reader(io.BytesIO(value[5:]), self.schema, **options)
-        return name.rpartition(".")[2], fields
 
 
 class Worker:
@@ -63,26 +37,23 @@ class Worker:
         reading = {"group.id": WORKER, "enable.auto.commit": False, "auto.offset.reset": "error"}
         self.consumer = Consumer({"bootstrap.servers": BROKERS, **reading})
         partitions = self.consumer.list_topics(TASKS, timeout=30).topics[TASKS].partitions
-        places = [TopicPartition(TASKS, zlib.crc32(WORKER.encode()) % len(partitions))]
-        places.append(TopicPartition(WORKERS, 0))
+        self.inbox = TopicPartition(TASKS, zlib.crc32(WORKER.encode()) % len(partitions))
+        places = [self.inbox, TopicPartition(WORKERS, 0)]
         for place in places:  # from their ends as of now, by hand: there is no group
             place.offset = self.consumer.get_watermark_offsets(place, timeout=30)[1]
         self.consumer.assign(places)
-        self.inbox, self.inbox_offset = places[0].partition, places[0].offset
         self.tasks, self.beats, self.pool = Avro("tasks"), Avro("workers"), ThreadPoolExecutor(SLOTS)
-        self.number, self.beat_at, self.proven_at = 0, -inf, -inf
-        self.missed, self.waiting = Counter(), deque()
-        self.open, self.reported, self.append_time_ms = set(), {}, 0
+        self.number, self.beat_at, self.proven_at, self.missed = 0, -inf, -inf, Counter()
+        self.waiting, self.open, self.known = deque(), set(), set()
 
     def run(self):
         while True:
             self.producer.poll(0)
             if time.monotonic() >= self.beat_at:
                 self.beat()
-            record = self.consumer.poll(0.05)
-            if record is not None and record.error():
-                raise KafkaException(record.error())
-            if record is not None:
+            if record := self.consumer.poll(0.05):
+                if record.error():
+                    raise KafkaException(record.error())
                 (self.on_beat if record.topic() == WORKERS else self.waiting.append)(record)
             while self.waiting and time.monotonic() < self.proven_at + 5:  # else I may be given up
                 self.on_task(self.waiting.popleft())
@@ -90,15 +61,14 @@ class Worker:
     def beat(self, **last):
         """Once per second, and not before the last one was answered: beats are never made up for."""
         sent_at, self.beat_at, self.number = time.monotonic(), inf, self.number + 1
-        beat = {"worker": WORKER, "identity": "foreign", "number": self.number, "slots": SLOTS}
-        beat |= {"task_queues": ["measuring"], "running": len(self.open)}
-        beat |= {"inbox": self.inbox, "inbox_offset": self.inbox_offset, **last}
 
-        def answered(*_):
+        def answered():
             self.proven_at, self.beat_at = sent_at, sent_at + 1
 
-        value = self.beats.encode("orchestrator.workers.WorkerBeat", beat)
-        self.producer.produce(WORKERS, value, WORKER, on_delivery=answered)
+        beat = {"worker": WORKER, "identity": "foreign", "number": self.number, "task_queues": QUEUES}
+        beat |= {"slots": SLOTS, "running": len(self.open)}
+        beat |= {"inbox": self.inbox.partition, "inbox_offset": self.inbox.offset, **last}
+        self.send(WORKERS, WORKER, self.beats.encode("WorkerBeat", beat), answered)
 
     def on_beat(self, record):
         """Six beats of one coordinator between two of mine: others run by now what runs here."""
@@ -111,21 +81,18 @@ class Worker:
             self.missed.clear()
 
     def on_task(self, record):
-        self.inbox_offset, self.append_time_ms = record.offset() + 1, record.timestamp()[1]
+        self.inbox.offset = record.offset() + 1
         if dict(record.headers() or ()).get("worker") != WORKER.encode():
             return  # another worker reads this partition too
         kind, task = self.tasks.decode(record.value())
-        delivery = tuple(task.get(name) for name in DELIVERY)
-        forgotten = self.append_time_ms - 300_000
-        self.reported = {known: at for known, at in self.reported.items() if at > forgotten}
-        if kind != "ActivityTask" or delivery in self.open or delivery in self.reported:
+        if kind != "ActivityTask" or (delivery := tuple(map(task.get, DELIVERY))) in self.known:
             return  # a CancelTask (nothing here takes long), or a repeat
+        stale = record.timestamp()[1] - task["dispatched_time_ms"] > 30_000
         full = len(self.open) >= SLOTS
+        self.known.add(delivery)
         self.open.add(delivery)
-        if self.append_time_ms - task["dispatched_time_ms"] > 30_000:
-            self.report("ReturnActivity", task, reason="stale")
-        elif full:
-            self.report("ReturnActivity", task, reason="no-slot")
+        if stale or full:
+            self.report("ReturnActivity", task, reason="stale" if stale else "no-slot")
         else:
             self.pool.submit(self.attempt, task)
 
@@ -139,18 +106,23 @@ class Worker:
             self.report("FailActivity", task, failure=failure)
 
     def report(self, kind, task, **more):
-        delivery = tuple(task[name] for name in DELIVERY)
+        delivery = tuple(map(task.get, DELIVERY))
         command = {"command": kind, "request_id": "/".join(map(str, delivery)), "identity": "foreign"}
         command |= {name: task[name] for name in ("workflow_id", "worker", *DELIVERY)} | more
+        self.send(COMMANDS, task["workflow_id"], json.dumps(command), lambda: self.open.discard(delivery))
 
-        def durable(error, _):
-            self.open.discard(delivery)
-            self.reported[delivery] = self.append_time_ms
+    def send(self, topic, key, value, durable):
+        """Call ``durable`` when the record is; one that is refused for good ends this worker."""
 
-        self.producer.produce(COMMANDS, json.dumps(command), task["workflow_id"], on_delivery=durable)
+        def delivered(error, _):
+            if error:
+                raise KafkaException(error)
+            durable()
+
+        self.producer.produce(topic, value, key, on_delivery=delivered)
 
 
-def main():
+if __name__ == "__main__":
     worker = Worker()
     print("serving the queue 'measuring'", flush=True)
     try:
@@ -159,7 +131,3 @@ def main():
         worker.pool.shutdown()
         worker.beat(draining=True, stopped=True)
         worker.producer.flush(30)
-
-
-if __name__ == "__main__":
-    main()

@@ -44,7 +44,7 @@ def run(name: str, folder: Path, **environment: str) -> subprocess.CompletedProc
 
 
 def test_every_example_is_tested() -> None:
-    kafka = {"kafka_start", "kafka_worker", "kafka_history"}  # tests/kafka/test_wire.py
+    kafka = {"kafka_avro", "kafka_start", "kafka_worker", "kafka_history"}  # tests/kafka/test_wire.py
     assert {file.stem for file in EXAMPLES.glob("*.py")} == {
         *EXPECTED,
         *kafka,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import runpy
 from pathlib import Path
 from typing import Any
 
-import fastavro
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -18,10 +17,10 @@ from orchestrator.protocol.ids import murmur2
 from orchestrator.protocol.records import Activation, Claim, Marks, Position, Turn, history_key
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "kafka_history.py"
-FOREIGN = runpy.run_path(str(EXAMPLE))
-SCHEMAS = {
-    number: fastavro.parse_schema(json.loads(schema)) for number, schema in avro.DEFAULT.schemas().values()
-}
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(EXAMPLE.parent)  # as for a program that is run: it has a module beside it
+    FOREIGN = runpy.run_path(str(EXAMPLE))
+AVRO = FOREIGN["Avro"]("history")
 OWNED: dict[str, Any] = {"marks": Marks(), "sent_through": 0, "time_ms": 0}
 
 
@@ -76,7 +75,7 @@ SHAPES = {"turn": [(0, 1)], "part": [(0, 0), (1, 0)], "last part": [(1, 2), (2, 
 
 def foreign(found: list[tuple[bytes, bytes | None]]) -> list[tuple[int, list[int]]]:
     """What the example makes of records: of each turn its first event's number, and its timers."""
-    runs = FOREIGN["valid_turns"](SCHEMAS, found)
+    runs = FOREIGN["valid_turns"](AVRO, found)
     return [
         (whole["first_event_id"], [fields["timer_id"] for _, fields in whole["events"]])
         for whole in runs.get("r", [])
