@@ -106,6 +106,19 @@ def no_command_twice(facts: Facts) -> None:
         _demand(not twice, f"partition {partition}: commands decided twice: {twice[:3]}")
 
 
+def no_signal_twice(facts: Facts, sent: dict[str, int]) -> None:
+    """A workflow id had at most as many signals as it was sent; ``sent`` says how many that were."""
+    had = Counter(
+        turn.workflow_id
+        for turns in facts.turns.values()
+        for turn in turns
+        for event in turn.events
+        if isinstance(event, e.WorkflowSignaled)
+    )
+    more = [(workflow_id, count) for workflow_id, count in had.items() if count > sent[workflow_id]]
+    _demand(not more, f"signals that nobody sent: {more[:3]}")
+
+
 def marks_cover(facts: Facts) -> None:
     """A mark never passes a command that a later turn decides."""
     for partition, turns in facts.turns.items():

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec.structs import replace
+
 from orchestrator.coordinator import retention
 from orchestrator.coordinator.coordinator import Coordinator
+from orchestrator.coordinator.intake import Intake
 from orchestrator.coordinator.ownership import Ownership, Phase
 from orchestrator.coordinator.partition import Partition
 from orchestrator.coordinator.publisher import EventPublisher
@@ -41,6 +44,21 @@ def the_mark_is_the_highest_offset(patch: Callable[..., None]) -> None:
         return [Marks(commands=partition.next_command) for _ in made.drafts]
 
     patch(Coordinator, "_marks", marks)
+
+
+def what_is_forwarded_has_arrived(patch: Callable[..., None]) -> None:
+    """The mark covers commands of transactions that are still on their way to where they are decided."""
+    patch(Intake, "mark", property(lambda self: self._next))
+
+
+def what_is_forwarded_is_a_new_request(patch: Callable[..., None]) -> None:
+    """A command that is forwarded again does not have the request id of its place."""
+    original = Coordinator._forward
+
+    def forward(self: Coordinator, partition: Any, record: Any, command: Any, home: int) -> None:
+        original(self, partition, record, replace(command, request_id=""), home)
+
+    patch(Coordinator, "_forward", forward)
 
 
 def state_is_dropped_under_a_living_claim(patch: Callable[..., None]) -> None:
@@ -204,6 +222,8 @@ def what_is_in_flight_is_litter(patch: Callable[..., None]) -> None:
 MUTATIONS = (
     everything_is_valid,
     the_mark_is_the_highest_offset,
+    what_is_forwarded_has_arrived,
+    what_is_forwarded_is_a_new_request,
     state_is_dropped_under_a_living_claim,
     workers_forget_deliveries,
     requests_are_forgotten,

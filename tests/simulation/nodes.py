@@ -383,10 +383,10 @@ class ClientNode:
         for command in self.requests.due(self.world.now() / 1_000).repeat:
             self.log.send(command)
 
-    def start(self, workflow_id: str, program: Program, then: Callable[[Reply], None]) -> str:
-        command = c.StartWorkflow(
+    def starting(self, workflow_id: str, program: Program) -> c.StartWorkflow:
+        """The command that starts a program."""
+        return c.StartWorkflow(
             workflow_id=workflow_id,
             workflow_type="Interpreter",
             input=payloads.DEFAULT.to_payloads([program]),
         )
-        return self.ask(command, then)

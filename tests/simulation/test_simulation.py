@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -53,6 +54,17 @@ def test_a_crash_at_each_point_of_a_step_loses_nothing(point: str) -> None:
         if world.visited.get(point):
             return
     pytest.fail(f"no coordinator ever crashed at {point!r}")
+
+
+def test_transactions_commit_abort_and_hang() -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(20_001, 20_010):
+        world = World(seed)
+        live(world)
+        counts.update(world.counts)
+        if all(counts[f"transactions-{fate}"] for fate in ("committed", "aborted", "hung")):
+            return
+    pytest.fail(f"not each of it has happened: {counts}")
 
 
 @pytest.mark.timeout(400)

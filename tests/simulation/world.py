@@ -26,6 +26,7 @@ from orchestrator.view.store_reader import StoreReader
 from tests.simulation import checkers
 from tests.simulation.nodes import ClientNode, CoordinatorNode, ViewNode, WorkerNode
 from tests.simulation.program import TOPICS, Program, draw, expected, signals_of
+from tests.simulation.transactions import TransactionalNode
 
 PARTITIONS = 2
 WORKFLOWS = 12
@@ -37,6 +38,9 @@ HEAL_MS = 200_000
 
 CLEANING_MS = 60_000
 """So long runs past their retention are cleaned while coordinators die; then as long again in peace."""
+
+LOOK_MS = 500
+"""Between two looks for a workflow whose start nobody answers."""
 
 START_MS = 1_700_000_000_000
 
@@ -67,6 +71,8 @@ class World:
         self.coordinators = [CoordinatorNode(f"c{n}", self) for n in range(2)]
         self.workers = [WorkerNode(f"w{n}", self) for n in range(2)]
         self.client = ClientNode("client", self)
+        self.transactional = TransactionalNode(self)
+        self.healed = False
         self.view = ViewNode("v", self)
         self.programs: dict[str, Program] = {}
         self.touched: dict[str, str] = {}
@@ -134,14 +140,35 @@ class World:
         workflow_id = f"wf-{len(self.programs)}"
         program = draw(self.rng)
         self.programs[workflow_id] = program
-        self.client.start(workflow_id, program, lambda reply: self._started(workflow_id, reply))
+        if self.rng.random() < 0.25:
+            self.transactional.send(self.client.starting(workflow_id, program))
+            self._look_for(workflow_id)
+        else:
+            start = self.client.starting(workflow_id, program)
+            self.client.ask(start, lambda reply: self._started(workflow_id, reply))
+
+    def _look_for(self, workflow_id: str) -> None:
+        """Nobody is told when what was sent in a transaction is done: ask until it is there."""
+
+        def answered(reply: Reply) -> None:
+            if reply.run_id:
+                self._started(workflow_id, reply)
+            else:
+                self.cluster.at(self._now_ms + LOOK_MS, lambda: self._look_for(workflow_id))
+
+        self.client.ask(c.QueryWorkflow(workflow_id=workflow_id, query_name="status"), answered)
 
     def _started(self, workflow_id: str, reply: Reply) -> None:
         if reply.rejection:
             self.note(f"{workflow_id} was refused: {reply.message}")
         self.run_ids[workflow_id] = reply.run_id
-        for _ in range(signals_of(self.programs[workflow_id])):
-            self._ask(c.SignalWorkflow(workflow_id=workflow_id, signal_name="poke"))
+        signals = [c.SignalWorkflow(workflow_id=workflow_id, signal_name="poke")]
+        signals *= signals_of(self.programs[workflow_id])
+        if signals and self.rng.random() < 0.5:
+            self.transactional.send(*signals)
+        else:
+            for signal in signals:
+                self._ask(signal)
         chance = self.rng.random()
         if chance < 0.1:
             self.touched[workflow_id] = "Canceled"
@@ -191,6 +218,7 @@ class World:
 
     def _heal(self) -> None:
         self.note("healed")
+        self.healed = True
         self.cluster.heal()
         for node in self.coordinators:
             node.paused_until_ms = 0
@@ -277,6 +305,7 @@ class World:
         self.counts["turns"] = sum(len(turns) for turns in facts.turns.values())
         for check in checkers.CHECKERS:
             check(facts)
+        checkers.no_signal_twice(facts, {id: signals_of(program) for id, program in self.programs.items()})
         checkers.attempts_started_once(facts, self.ledger)
         published = {topic: self._records_of(topic) for topic in TOPICS}
         checkers.published_once(facts, published)
