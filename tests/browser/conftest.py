@@ -7,11 +7,13 @@ from functools import partial
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from tests.browser.chromium import ARGUMENTS, NoBrowser, chromium
 from tests.browser.stage import Stage
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import WAIT_MS, Visitor
+
+expect.set_options(timeout=WAIT_MS)
 
 Visit = Callable[..., Visitor]
 

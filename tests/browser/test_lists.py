@@ -1,4 +1,4 @@
-"""Lists: looking for runs, and getting back to where one was."""
+"""Looking for runs, and getting back to where one was."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import Visit
-from tests.browser.stage import DONE, FAILED
+from tests.browser.stage import BLOCKED, DEFERRED, DONE, FAILED, RETRIED, REVIEWED, UNSERVED
 
 pytestmark = [
     pytest.mark.browser,
@@ -15,15 +15,68 @@ pytestmark = [
 ]
 
 
-async def test_a_list_is_narrowed_and_back_brings_it_back(visit: Visit) -> None:
+RUNS = "tr[id^=run-]"
+
+
+async def test_from_the_overview_to_a_run_and_back(visit: Visit) -> None:
+    async with visit() as visitor:
+        page = await visitor.open("/")
+        await page.get_by_role("link", name="Failed").first.click()
+        rows = page.locator(RUNS)
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("Workflows")
+        await expect(rows.filter(has_text=FAILED)).to_be_visible()
+        await expect(rows.filter(has_text=DEFERRED)).to_contain_text("compensation-deferred")
+        await expect(rows.filter(has_text=DONE)).to_have_count(0)
+
+        await page.get_by_role("link", name="MerchantOnboarding").click()
+        await expect(rows).to_have_count(2)
+        asked, narrowed = page.get_by_role("textbox", name="Query"), 'WorkflowType = "MerchantOnboarding"'
+        await expect(asked).to_have_value(f'ExecutionStatus = "Failed" AND {narrowed}')
+
+        await rows.get_by_role("link", name=FAILED).click()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text(FAILED)
+        await page.go_back()
+        await expect(rows).to_have_count(2)
+        await expect(asked).to_have_value(f'ExecutionStatus = "Failed" AND {narrowed}')
+        await page.go_back()
+        await expect(asked).to_have_value('ExecutionStatus = "Failed"')
+
+
+async def test_a_query_that_is_none_is_kept_and_explained(visit: Visit) -> None:
     async with visit() as visitor:
         page = await visitor.open("/workflows")
-        rows = page.locator("tbody tr")
+        asked = page.get_by_role("textbox", name="Query")
+        await asked.fill("WorkflowTyp = 'Order'")
+        visitor.expected.add(422)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_contain_text("WorkflowTyp")
+        await expect(asked).to_have_value("WorkflowTyp = 'Order'")
+        await expect(asked).to_have_attribute("aria-invalid", "true")
+
+
+async def test_a_run_is_found_by_the_beginning_of_its_id(visit: Visit) -> None:
+    async with visit() as visitor:
+        page = await visitor.open("/cluster")
+        await page.get_by_label("Workflow id, or its beginning").fill("o-1")
+        await page.keyboard.press("Enter")
+        rows = page.locator(RUNS)
         await expect(rows.filter(has_text=DONE)).to_be_visible()
-        everything = await rows.count()
-        await page.get_by_role("link", name="Failed").first.click()
-        await expect(rows.filter(has_text=FAILED)).to_be_visible()
-        await expect(rows.filter(has_text=DONE)).to_have_count(0)
-        assert "Failed" in page.url
-        await page.go_back()
-        await expect(rows).to_have_count(everything)
+        await expect(rows.filter(has_text=REVIEWED)).to_be_visible()
+        await expect(rows).to_have_count(2)
+
+
+async def test_what_is_stuck_says_why(visit: Visit) -> None:
+    async with visit() as visitor:
+        page = await visitor.open("/stuck")
+        row = page.locator("tbody tr")
+        await expect(row.filter(has_text=BLOCKED)).to_contain_text("blocked")
+        await expect(row.filter(has_text=RETRIED)).to_contain_text("no line to the carrier")
+        await expect(row.filter(has_text=UNSERVED)).to_contain_text("warehouse-scales")
+
+
+async def test_failures_that_are_alike_lead_to_their_runs(visit: Visit) -> None:
+    async with visit() as visitor:
+        page = await visitor.open("/failures")
+        group = page.locator("tbody tr").filter(has_text="sanctions hit")
+        await group.get_by_role("link").first.click()
+        await expect(page.locator(RUNS).filter(has_text=FAILED)).to_be_visible()
