@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
+import socket
 import tempfile
 import threading
 import traceback
@@ -102,6 +104,7 @@ class Engine:
             self._definitions,
             self._runtime,
             log_id=self.log.cluster_id,
+            identity=f"{os.getpid()}@{socket.gethostname()}",
             workers_end_with_log=not self._suspects,
             watch=Watchdog(self._on_hung),
             open_store=lambda number: opened.pop(number, None) or self._open_store(number),
