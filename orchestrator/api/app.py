@@ -31,6 +31,7 @@ def create_app(
     operations: Operations | None = None,
     hosts: frozenset[str] | None = LOCAL_HOSTS,
     base_path: str = "",
+    origin: str = "",
 ) -> FastAPI:
     """The application.
 
@@ -40,6 +41,8 @@ def create_app(
         hosts: names under which it may be asked for; None does not check.
         base_path: the path that a proxy serves it below, such as "/orchestrator"; the proxy may pass it on
             with requests, or take it away.
+        origin: the scheme and host of that proxy, such as "https://ops.example.com". It may name itself as
+            the host of requests, or this machine.
     """
     app = FastAPI(
         title="Orchestrator",
@@ -56,7 +59,7 @@ def create_app(
         app.include_router(page_routes(backend, backend.overview))
     if operations is not None:
         app.include_router(operations_routes(operations))
-    app.add_middleware(Guard, hosts=hosts, base_path=base_path)
+    app.add_middleware(Guard, hosts=hosts, base_path=base_path, origin=origin)
     install_error_handlers(app)
     install_page_errors(app)
 

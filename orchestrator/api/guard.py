@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from orchestrator.errors import ConfigError
 from orchestrator.log.wire import Problem
 
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -17,19 +18,65 @@ LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+_BEHIND_A_PROXY = "; if a proxy serves it there, start it with --public-url"
+
+
+class PublicUrl(NamedTuple):
+    """Where people reach this through a proxy, ``https://ops.example.com/orchestrator`` say, in two parts.
+
+    Attributes:
+        origin: scheme, host and port, as browsers write them; "" if there is no proxy.
+        path: what all paths begin with there, without a slash at its end; may be "".
+    """
+
+    origin: str = ""
+    path: str = ""
+
+
+NO_PROXY = PublicUrl()
+
+
+def public_url(text: str) -> PublicUrl:
+    """The parts of an address; "" has none.
+
+    Raises:
+        ConfigError: it is no such address.
+    """
+    if not text:
+        return NO_PROXY
+    try:
+        url = urlsplit(text)
+        known = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        known = False
+    if not known or url.query or url.fragment or "@" in url.netloc:
+        raise ConfigError(
+            f"{text!r} is no address of a page; that is https://HOST or https://HOST/PATH, without a query"
+        )
+    return PublicUrl(f"{url.scheme}://{url.netloc.lower()}", url.path.rstrip("/"))
+
+
 class Guard:
     """ASGI middleware.
 
     - A ``Host`` that is not in ``hosts`` is refused, so that no web page reaches a local engine by
       giving its own name this machine's address. ``hosts`` None: behind a proxy, which checks it.
-    - A request that changes something is refused if its ``Origin`` is another site than its ``Host``.
+    - A request that changes something is refused if its ``Origin`` is another site than its ``Host``, and
+      not ``origin`` either: a proxy may give this machine as the host of what its own pages send.
     - Paths are matched undecoded, and names decoded afterwards: a workflow id may hold slashes.
     - Below a ``base_path`` such as "/orchestrator", paths are taken with and without it.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = LOCAL_HOSTS, base_path: str = "") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: frozenset[str] | None = LOCAL_HOSTS,
+        base_path: str = "",
+        origin: str = "",
+    ) -> None:
         self._app = app
-        self._hosts = hosts
+        self._hosts = hosts if hosts is None or not origin else hosts | {_name(urlsplit(origin).netloc)}
+        self._origin = origin
         self._base_path = base_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,12 +101,15 @@ class Guard:
         if self._hosts is not None and _name(host) not in self._hosts:
             known = ", ".join(sorted(self._hosts))
             return Problem(
-                error="foreign-host", message=f"the request is for host {host!r}; this engine is {known}"
+                error="foreign-host",
+                message=f"the request is for host {host!r}; this engine is {known}{_BEHIND_A_PROXY}",
             )
-        origin = headers.get(b"origin", "")
-        if origin and method not in _SAFE_METHODS and urlsplit(origin).netloc.lower() != host.lower():
+        origin = headers.get(b"origin", "").lower()
+        ours = origin in ("", self._origin) or urlsplit(origin).netloc == host.lower()
+        if method not in _SAFE_METHODS and not ours:
             return Problem(
-                error="foreign-origin", message=f"a page of {origin} may not change anything on {host}"
+                error="foreign-origin",
+                message=f"a page of {origin} may not change anything on {host}{_BEHIND_A_PROXY}",
             )
         return None
 

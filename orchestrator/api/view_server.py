@@ -16,7 +16,7 @@ from pathlib import Path
 
 from orchestrator.api.app import create_app
 from orchestrator.api.backend import Backend
-from orchestrator.api.guard import LOCAL_HOSTS
+from orchestrator.api.guard import LOCAL_HOSTS, NO_PROXY, PublicUrl
 from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.server import serving
 from orchestrator.log.aio import AioLog
@@ -75,16 +75,25 @@ class View:
 
 
 @asynccontextmanager
-async def serving_view(view: View, aio: AioLog, taken: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+async def serving_view(
+    view: View, aio: AioLog, taken: socket.socket, public: PublicUrl = NO_PROXY
+) -> AsyncIterator[asyncio.Task[None]]:
     """Serve a view on a bound socket; yields the task that serves, which ends with the block.
 
-    Bound to this machine, it answers to this machine's names only; else whoever can reach it may ask.
+    ``public`` is where a proxy serves it. Bound to this machine, it answers to this machine's names and the
+    proxy's; else whoever can reach it may ask.
     """
     host = taken.getsockname()[0]
     backend = Backend(aio, ThreadedReader(view.reader), view.materializer)
     registry = new_registry("view")
     measure_view(registry, view.materializer.status)
     operations = Operations(registry, lambda: view.trouble, lambda: view.trouble or view.why_not_ready)
-    app = create_app(backend, operations=operations, hosts=LOCAL_HOSTS if host in LOCAL_HOSTS else None)
+    app = create_app(
+        backend,
+        operations=operations,
+        hosts=LOCAL_HOSTS if host in LOCAL_HOSTS else None,
+        base_path=public.path,
+        origin=public.origin,
+    )
     async with serving(app, backend, taken) as http:
         yield http

@@ -12,9 +12,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from orchestrator import config
+from orchestrator.api import guard
 from orchestrator.api.app import create_app
 from orchestrator.api.backend import Backend
 from orchestrator.api.embedded import Engine
+from orchestrator.api.guard import PublicUrl
 from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.server import bind, serving
 from orchestrator.cli.modules import Loaded, load
@@ -49,6 +51,7 @@ def dev(
     task_queue: str = config.TASK_QUEUE,
     slots: int = config.SLOTS,
     retention_days: float = config.RETENTION_DAYS,
+    public_url: str = "",
     logging: Logging | None = None,
 ) -> int:
     """Run until a signal comes, or something breaks; ends the process.
@@ -67,17 +70,29 @@ def dev(
         How many activities run at a time.
     retention_days:
         How long closed runs are kept.
+    public_url:
+        Where people reach it through a proxy, such as `https://ops.example.com/orchestrator`.
     """
     (logging or Logging()).begin()
+    public = guard.public_url(public_url)
     slots, retention = slots_of(slots), retention_of(retention_days)
     loaded = load(modules)
     taken = bind(config.HOST, port)
-    broken = asyncio.run(_run(loaded, data, taken, task_queue=task_queue, slots=slots, retention=retention))
+    broken = asyncio.run(
+        _run(loaded, data, taken, public, task_queue=task_queue, slots=slots, retention=retention)
+    )
     end_process(broken)
 
 
 async def _run(
-    loaded: Loaded, data: Path, taken: socket.socket, *, task_queue: str, slots: int, retention: timedelta
+    loaded: Loaded,
+    data: Path,
+    taken: socket.socket,
+    public: PublicUrl,
+    *,
+    task_queue: str,
+    slots: int,
+    retention: timedelta,
 ) -> str:
     """Run until a signal; returns what went wrong, "" if nothing."""
     stop = stop_on_signals()
@@ -102,7 +117,7 @@ async def _run(
         stack.push_async_callback(aio.close)
         backend = Backend(aio, ThreadedReader(engine.reader), engine.overview)
         operations = Operations(registry, lambda: _why_dead(engine), lambda: _why_not_ready(engine))
-        app = create_app(backend, operations=operations)
+        app = create_app(backend, operations=operations, base_path=public.path, origin=public.origin)
         http = await stack.enter_async_context(serving(app, backend, taken))
         if loaded.activities:
             worker = Worker(

@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from orchestrator import config
+from orchestrator.api import guard
+from orchestrator.api.guard import PublicUrl
 from orchestrator.api.server import bind
 from orchestrator.api.view_server import View, serving_view
 from orchestrator.cli.kafka import Cluster
@@ -31,6 +33,7 @@ def view(
     data: Path = Path(config.DATA_FOLDER) / "view",
     port: int = config.PORT,
     host: str = config.HOST,
+    public_url: str = "",
     logging: Logging | None = None,
     cluster: Cluster | None = None,
 ) -> int:
@@ -45,16 +48,21 @@ def view(
     host:
         The address that is listened on. Whoever reaches another one than this machine's own may do anything:
         put a proxy before it that asks who they are.
+    public_url:
+        Where people reach it through a proxy, such as `https://ops.example.com/orchestrator`.
     """
     (logging or Logging()).begin()
+    public = guard.public_url(public_url)
     settings = (cluster or Cluster()).settings()
     log_id = check(settings, "view").log_id
     taken = bind(host, port)
-    broken = asyncio.run(_run(settings, data / settings.namespace, log_id, taken))
+    broken = asyncio.run(_run(settings, data / settings.namespace, log_id, taken, public))
     end_process(broken)
 
 
-async def _run(settings: KafkaSettings, folder: Path, log_id: str, taken: socket.socket) -> str:
+async def _run(
+    settings: KafkaSettings, folder: Path, log_id: str, taken: socket.socket, public: PublicUrl
+) -> str:
     """Run until a signal; returns what went wrong, "" if nothing."""
     stop = stop_on_signals()
     async with AsyncExitStack() as stack:
@@ -63,7 +71,7 @@ async def _run(settings: KafkaSettings, folder: Path, log_id: str, taken: socket
         log = KafkaLog(settings, member=f"view-{os.getpid()}@{socket.gethostname()}")
         view = View(log, folder, log_id=log_id, explain=log.trouble)
         stack.push_async_callback(asyncio.to_thread, view.close)
-        http = await stack.enter_async_context(serving_view(view, aio, taken))
+        http = await stack.enter_async_context(serving_view(view, aio, taken, public))
         settle_collector()
         host, port = taken.getsockname()[:2]
         print(

@@ -6,7 +6,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from orchestrator.api.guard import Guard
+from orchestrator.api.guard import Guard, PublicUrl, public_url
+from orchestrator.errors import ConfigError
 
 
 @pytest.fixture
@@ -64,3 +65,42 @@ async def test_other_sites_are_refused(
 )
 async def test_programs_and_own_pages_are_served(app: FastAPI, method: str, headers: dict[str, str]) -> None:
     assert (await ask(app, method, "/things/a/parts/b", **headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "ops.example:8443", "origin": "https://ops.example:8443"}, 200),
+        ({"host": "127.0.0.1:7350", "origin": "https://ops.example:8443"}, 200),  # nginx, as it comes
+        ({"host": "127.0.0.1:7350", "origin": "http://ops.example:8443"}, 403),
+        ({"host": "127.0.0.1:7350", "origin": "https://evil.example"}, 403),
+        ({"host": "evil.example", "origin": "https://ops.example:8443"}, 403),
+    ],
+)
+async def test_a_proxy_names_itself_or_this_machine(headers: dict[str, str], status: int) -> None:
+    app = FastAPI()
+    app.post("/things")(lambda: None)
+    app.add_middleware(Guard, origin="https://ops.example:8443")
+    assert (await ask(app, "POST", "/things", **headers)).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", PublicUrl("", "")),
+        ("https://Ops.example", PublicUrl("https://ops.example", "")),
+        ("http://ops.example:8080/", PublicUrl("http://ops.example:8080", "")),
+        ("https://ops.example/a/b/", PublicUrl("https://ops.example", "/a/b")),
+    ],
+)
+def test_a_public_address_has_two_parts(text: str, found: PublicUrl) -> None:
+    assert public_url(text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ops.example", "/orchestrator", "ftp://ops.example", "https://a@b", "https://[::1", "https://a?b=c"],
+)
+def test_what_is_no_public_address_is_said(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no address of a page"):
+        public_url(text)
