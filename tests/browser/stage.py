@@ -21,6 +21,8 @@ from tests.browser.workflows import Broken, Conversation, Parcel, Unserved
 
 ROOT = Path(__file__).parent.parent.parent
 
+OURS = "tests.browser.workflows"
+
 STATE_S = 60.0
 """Each state comes within seconds; a busy machine takes its time."""
 
@@ -38,13 +40,13 @@ class Stage:
 
     client: Client
 
-    def __init__(self, folder: Path) -> None:
-        """Nothing is started yet."""
-        port = free_port(0)
-        self.address = f"http://{config.HOST}:{port}"
+    def __init__(self, folder: Path, *options: str) -> None:
+        """Nothing is started yet; ``options`` are more of ``orchestrator dev``."""
+        self.port = free_port(0)
+        self.address = f"http://{config.HOST}:{self.port}"
         self.process = Process(
             "engine",
-            (*("dev", *MODULES, "tests.browser.workflows"), "--data", str(folder), "--port", str(port)),
+            ("dev", *MODULES, OURS, "--data", str(folder), "--port", str(self.port), *options),
             folder / "engine.log",
             {FOLDER_VARIABLE: str(folder / "world"), "PYTHONPATH": str(ROOT)},
         )
