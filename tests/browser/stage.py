@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from orchestrator import config
 from orchestrator.client.client import Client
@@ -90,6 +91,12 @@ class Stage:
             return is_there(await handle.describe())
 
         await wait_until(look, f"the state of {workflow_id}")
+
+
+async def address_of(client: Client, workflow_id: str) -> str:
+    """The path of the page of an id's latest run."""
+    found = await client.get_workflow_handle(workflow_id).describe()
+    return f"/workflows/{quote(workflow_id, safe='')}/{found.row.run_id}"
 
 
 async def wait_until(look: Callable[[], Awaitable[bool]], words: str) -> None:

@@ -47,7 +47,7 @@ async def test_a_query_that_is_none_is_kept_and_explained(visit: Visit) -> None:
         page = await visitor.open("/workflows")
         asked = page.get_by_role("textbox", name="Query")
         await asked.fill("WorkflowTyp = 'Order'")
-        visitor.expected.add(422)
+        visitor.expected.add("status of 422")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("alert")).to_contain_text("WorkflowTyp")
         await expect(asked).to_have_value("WorkflowTyp = 'Order'")
