@@ -13,10 +13,10 @@ TEST_WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kafka test check format bench schemas docs wheel clean
+.PHONY: help demo kafka test check format bench schemas docs screenshots wheel clean
 
 help:  ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 demo: $(INSTALLED)  ## run business processes, kill the engine under them, and see that nothing was lost
 	@$(BIN)/orchestrator demo
@@ -47,6 +47,9 @@ schemas: $(INSTALLED)  ## write schemas/*.avsc anew from the structs
 
 docs: $(INSTALLED)  ## build the documentation as a site into docs/_build/html
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+
+screenshots: $(INSTALLED)  ## take the pictures in docs/images anew; needs Chromium
+	@$(BIN)/python -m tests.browser.screenshots
 
 wheel: $(INSTALLED)  ## build the wheel into dist/
 	@$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from urllib.parse import quote
 
@@ -64,20 +64,36 @@ class Stage:
 
     async def play(self) -> None:
         """Start the runs that all may look at, and nobody may change; return when each is in its state."""
-        start = self.client.start_workflow
+        await self.play_demo((DONE, REVIEWED, FAILED, DEFERRED))
+        await self.play_trouble()
+        hostile = await self.client.start_workflow(Conversation.run, {"html": HOSTILE}, id=HOSTILE)
+        await hostile.signal("say", HOSTILE)
+        for workflow_id, is_there in _STATES.items():
+            await self.until(workflow_id, is_there)
+
+    async def play_demo(self, ids: Collection[str] = ()) -> None:
+        """Start runs of the demo's input, all or some; return when those of them have ended that will."""
+        started = []
         for order in orders():
-            if order.id in (DONE, REVIEWED):
-                await start(OrderFulfilment.run, order, id=order.id)
+            if not ids or order.id in ids:
+                started.append(await self.client.start_workflow(OrderFulfilment.run, order, id=order.id))
         for merchant in merchants():
-            if merchant.id in (FAILED, DEFERRED):
-                await start(MerchantOnboarding.run, merchant, id=merchant.id)
+            if not ids or merchant.id in ids:
+                run = await self.client.start_workflow(MerchantOnboarding.run, merchant, id=merchant.id)
+                started.append(run)
+        for handle in started:
+            if handle.id != REVIEWED:
+                await handle.closed()
+        await self.until(REVIEWED, _STATES[REVIEWED])
+
+    async def play_trouble(self) -> None:
+        """Start runs that do not get on; return when each is in its state."""
+        start = self.client.start_workflow
         await start(Parcel.run, "p-1", id=RETRIED)
         await start(Broken.run, id=BLOCKED)
         await start(Unserved.run, id=UNSERVED)
-        await start(Conversation.run, {"html": HOSTILE}, id=HOSTILE)
-        await self.client.get_workflow_handle(HOSTILE).signal("say", HOSTILE)
-        for workflow_id, is_there in _STATES.items():
-            await self.until(workflow_id, is_there)
+        for workflow_id in (RETRIED, BLOCKED, UNSERVED):
+            await self.until(workflow_id, _STATES[workflow_id])
 
     async def converse(self, workflow_id: str) -> WorkflowHandle[list[object]]:
         """A run of a test's own, which takes signals and answers a query."""

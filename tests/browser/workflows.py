@@ -21,7 +21,7 @@ class Parcel:
 
     @workflow.run
     async def run(self, parcel: str) -> str:
-        retries = workflow.RetryPolicy(initial_interval=0.05, maximum_interval=1)
+        retries = workflow.RetryPolicy(initial_interval=0.05, maximum_interval=60)
         return await workflow.execute_activity(
             call_carrier, parcel, start_to_close_timeout=10, retry_policy=retries
         )
