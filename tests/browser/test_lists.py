@@ -6,7 +6,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import Visit
-from tests.browser.stage import BLOCKED, DEFERRED, DONE, FAILED, RETRIED, REVIEWED, UNSERVED
+from tests.browser.stage import BLOCKED, DEFERRED, DONE, FAILED, RETRIED, REVIEWED, UNSERVED, Stage
 
 pytestmark = [
     pytest.mark.browser,
@@ -80,3 +80,25 @@ async def test_failures_that_are_alike_lead_to_their_runs(visit: Visit) -> None:
         group = page.locator("tbody tr").filter(has_text="sanctions hit")
         await group.get_by_role("link").first.click()
         await expect(page.locator(RUNS).filter(has_text=FAILED)).to_be_visible()
+
+
+async def test_what_starts_and_ends_is_seen_at_once(stage: Stage, visit: Visit) -> None:
+    async with visit() as visitor:
+        page = await visitor.open('/workflows?q=WorkflowId STARTS_WITH "arrives"')
+        await expect(page.get_by_text("No run matches.")).to_be_visible()
+        await page.evaluate("window.notReloaded = true")
+        talk = await stage.converse("arrives-1")
+        await expect(page.locator(RUNS)).to_contain_text("Running")
+        await talk.signal("stop")
+        await expect(page.locator(RUNS)).to_contain_text("Completed")
+        assert await page.evaluate("window.notReloaded"), "the page was loaded anew"
+
+
+async def test_the_overview_counts_as_it_happens(stage: Stage, visit: Visit) -> None:
+    async with visit() as visitor:
+        page = await visitor.open("/")
+        terminated = page.locator(".tile").filter(has_text="Terminated").locator("b")
+        before = int(await terminated.inner_text())
+        talk = await stage.converse("counted")
+        await talk.terminate("to be counted")
+        await expect(terminated).to_have_text(str(before + 1))
