@@ -18,7 +18,7 @@ MAX_BYTES = 150_000
 """A README is read on slow lines too."""
 
 WIDTH_PX = 1_200
-HEIGHTS_PX = {"overview": 860, "run": 1_240}
+HEIGHTS_PX = {"overview": 815, "run": 1_175}
 
 
 async def take(page: Page, address: str, name: str) -> None:
