@@ -115,6 +115,8 @@ class Producers:
         self._deliveries: list[tuple[KafkaAppender, Delivery]] = []
         self._delivered = False
         """Whether the broker has taken a record, and nobody was told yet that it answers."""
+        self.failed = False
+        """Whether :meth:`take` has an outcome that is a failure."""
         self._lines: dict[Line, None] = {}
         self._history = self._fresh_history()
 
@@ -147,17 +149,13 @@ class Producers:
         if not self._deliveries:
             return []
         taken, self._deliveries = self._deliveries, []
+        self.failed = False
         return [delivery for appender, delivery in taken if not appender.abandoned]
 
     @property
     def settled(self) -> bool:
         """Whether :meth:`take` has something to hand out."""
         return bool(self._deliveries)
-
-    @property
-    def busy(self) -> bool:
-        """Whether outcomes are awaited."""
-        return any(line.open_records for line in self._lines)
 
     def owed_since_s(self) -> float:
         """Since when (monotonic) the slowest producer has heard nothing; infinite if nothing is awaited."""
@@ -169,6 +167,8 @@ class Producers:
         self._deliveries.append((appender, delivery))
         if delivery.outcome is Outcome.DELIVERED:
             self._delivered = True
+        else:
+            self.failed = True
 
     def lone_line(self) -> Line:
         """A producer that sends each record alone, for one appender."""
