@@ -60,6 +60,7 @@ TESTS_WITHOUT_A_MIRROR: dict[str, str] = {
 LAZY_IMPORTS: dict[str, str] = {
     "orchestrator/__init__.py": "an activity needs no HTTP, `--help` needs nothing",
     "orchestrator/cli/": "`--help` and completion answer at once",
+    "orchestrator/demo/command.py": "the same",
     "orchestrator/log/connect.py": "who runs in one process needs no HTTP client",
     "orchestrator/telemetry/tracing.py": "who has no tracer needs no OpenTelemetry",
 }

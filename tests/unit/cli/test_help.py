@@ -13,13 +13,6 @@ from orchestrator import cli
 HEAVY = {"aiokafka", "confluent_kafka", "fastapi", "httpx", "jinja2", "opentelemetry", "rocksdict", "uvicorn"}
 """Libraries that take a tenth of a second and more to import, or that nobody asked for."""
 
-WITH_ITS_ROLE: dict[str, set[str]] = {
-    "dev": HEAVY,
-    "view": HEAVY,
-    "demo": HEAVY,
-}
-"""Commands whose module is the role itself, started once and read about less: what they may import."""
-
 COMMANDS = [
     *((name,) for name in cli._COMMANDS),
     *((group, name) for group, (_, commands) in cli._GROUPS.items() for name in commands),
@@ -45,4 +38,4 @@ def test_the_help_of_each_command_has_an_example_and_is_soon_there(words: tuple[
     assert f"Usage: orchestrator {' '.join(words)}" in text
     assert f"Example: orchestrator {' '.join(words)}" in text
     assert "124 the wait timed out" in text
-    assert not set(modules) & HEAVY - WITH_ITS_ROLE.get(words[0], set())
+    assert not set(modules) & HEAVY

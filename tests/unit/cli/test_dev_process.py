@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator import workflow
 from orchestrator.api.embedded import Engine
-from orchestrator.cli import dev
+from orchestrator.cli import dev_process
 from orchestrator.cli.process import until_stopped
 
 
@@ -34,7 +34,7 @@ async def serve() -> None:
 
 
 async def ending(engine: Engine, http: asyncio.Task[None], stop: asyncio.Event | None = None) -> str:
-    said = await until_stopped(stop or asyncio.Event(), lambda: dev._trouble(engine, http))
+    said = await until_stopped(stop or asyncio.Event(), lambda: dev_process._trouble(engine, http))
     http.cancel()
     return said
 
