@@ -121,6 +121,9 @@ _WORKFLOW_COMMANDS = {
     "query": """Ask a workflow something, without changing it, and print the answer.
 
         Example: orchestrator workflow query order-17 status""",
+    "stack": """Show where the code of a workflow waits: each of its tasks, line by line.
+
+        Example: orchestrator workflow stack order-17""",
     "cancel": """Ask workflows to cancel themselves; their code may clean up first. '-' reads ids from stdin.
 
         Example: orchestrator workflow cancel order-17 --reason "ordered by mistake"

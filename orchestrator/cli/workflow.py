@@ -144,7 +144,7 @@ def signal_(
 
 def query_(
     id: Id,
-    name: Annotated[str, Parameter(name="NAME", help="The query; __stack tells where the code waits.")],
+    name: Annotated[str, Parameter(name="NAME", help="The query.")],
     /,
     *,
     input: Inputs = None,
@@ -154,8 +154,26 @@ def query_(
     where: Where | None = None,
 ) -> None:
     """Ask a workflow something and print the answer, a text as it is, anything else as JSON."""
+    _ask(id, name, {"input": _arguments(input, input_file), "run_id": run_id}, output_, where)
+
+
+def stack_(
+    id: Id,
+    /,
+    *,
+    run_id: RunId = "",
+    output_: Output = "table",
+    where: Where | None = None,
+) -> None:
+    """Print where the code of a workflow waits: each of its tasks, with the lines, outermost first."""
+    from orchestrator.workflow.stack import STACK_QUERY
+
+    _ask(id, STACK_QUERY, {"input": [], "run_id": run_id}, output_, where)
+
+
+def _ask(id: str, name: str, body: dict[str, Any], output_: str, where: Where | None) -> None:
     with engine_at(where) as engine:
-        answer = engine.query(id, name, {"input": _arguments(input, input_file), "run_id": run_id})
+        answer = engine.query(id, name, body)
     printers = {
         "table": lambda: answer if isinstance(answer, str) else output.to_json(answer),
         "json": lambda: output.to_json(answer),
