@@ -21,7 +21,7 @@ SHELLS = {
     ("typed", "completed"),
     [
         (["work"], ["worker", "workflow"]),
-        (["workflow", "sta"], ["start"]),
+        (["workflow", "sta"], ["stack", "start"]),
         (["workflow", "list", "--sta"], ["--status"]),
         (["completion", "z"], ["zsh"]),
     ],
