@@ -36,8 +36,11 @@ from tests.kafka.raw import RawLog
 WARM_UP = 2_000
 """Workflows before those that are measured: connections, caches, and the compilers of Java."""
 
-LOOK_S = 0.2
-"""Between two looks at how far a view is behind."""
+LOOK_S = 0.05
+"""Between two measurements of how long a view is behind."""
+
+POLL_S = 0.005
+"""Between two looks at where it stands, within one."""
 
 
 async def _concurrent(engine: Engine, client: Client, workflow: Any, count: int, in_flight: int) -> Figures:
@@ -85,24 +88,27 @@ async def _view(engine: Engine, client: Client, count: int, in_flight: int) -> F
     address = await engine.view()
     raw = RawLog(engine.settings.bootstrap, engine.settings.namespace)
     await concurrent(client, OneActivity, WARM_UP, in_flight, prefix="warm")
-    lags: list[int] = []
+    lags_ms: list[float] = []
 
-    async def lag(http: httpx.AsyncClient) -> int:
-        # The ends last: what is appended in between counts as lag.
+    async def behind(http: httpx.AsyncClient, ends: list[int]) -> int:
+        """How many records the view has yet to show of those before ``ends``."""
         status = (await http.get(f"{address}{PREFIX}/status")).json()
-        ends = [await asyncio.to_thread(raw.end, HISTORY, number) for number in range(PARTITIONS)]
-        return sum(ends[one["partition"]] - one["offset"] for one in status["partitions"])
+        return sum(max(0, ends[one["partition"]] - one["offset"]) for one in status["partitions"])
+
+    async def ends() -> list[int]:
+        return await asyncio.to_thread(lambda: [raw.end(HISTORY, number) for number in range(PARTITIONS)])
+
+    async def caught_up(http: httpx.AsyncClient) -> float:
+        """How long it takes until the view shows all that stands on the log now, in seconds."""
+        found, begin = await ends(), time.perf_counter()
+        while await behind(http, found):  # noqa: ASYNC110 (another process is waited for)
+            await asyncio.sleep(POLL_S)
+        return time.perf_counter() - begin
 
     async def watch(http: httpx.AsyncClient) -> None:
         while True:
-            lags.append(await lag(http))
+            lags_ms.append(await caught_up(http) * 1e3)
             await asyncio.sleep(LOOK_S)
-
-    async def caught_up(http: httpx.AsyncClient) -> float:
-        begin = time.perf_counter()
-        while await lag(http):  # noqa: ASYNC110 (another process is waited for)
-            await asyncio.sleep(LOOK_S / 10)
-        return time.perf_counter() - begin
 
     async with httpx.AsyncClient(timeout=30) as http:
         await caught_up(http)
@@ -111,9 +117,9 @@ async def _view(engine: Engine, client: Client, count: int, in_flight: int) -> F
         watching.cancel()
         after_s = await caught_up(http)
     raw.close()
-    lags.sort()
-    behind = {"lag_p50_records": lags[len(lags) // 2], "lag_max_records": lags[-1], "caught_up_s": after_s}
-    return _figures_of({**figures, **behind}, meter.per(count + in_flight))
+    lags_ms.sort()
+    lag = {"lag_p50_ms": lags_ms[len(lags_ms) // 2], "lag_p99_ms": lags_ms[len(lags_ms) * 99 // 100]}
+    return _figures_of({**figures, **lag, "caught_up_s": after_s}, meter.per(count + in_flight))
 
 
 Case = Callable[[Engine, Client], Awaitable[Figures]]
