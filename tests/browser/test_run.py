@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.stage import DEFERRED, HOSTILE, REVIEWED, Stage, address_of
@@ -61,6 +61,23 @@ async def test_what_happens_is_seen_at_once(stage: Stage, visit: Visit) -> None:
         await expect(page.get_by_role("heading", name="Result")).to_be_visible()
         assert await page.evaluate("window.notReloaded"), "the page was loaded anew"
         assert await page.title() != "1", "the code in a payload ran"
+
+
+async def test_updates_come_however_late_a_script_is(stage: Stage, visit: Visit) -> None:
+    talk = await stage.converse("late script")
+    async with visit() as visitor:
+
+        async def late(route: Route) -> None:
+            await visitor.page.wait_for_function(
+                "window.htmx && new Promise((done) => setTimeout(() => setTimeout(() => done(true))))"
+            )
+            await route.continue_()
+
+        await visitor.page.route("**/hx-sse*", late)
+        page = await open_run(stage, visitor, talk.id)
+        await expect(page.locator("[data-connection]")).to_have_text("live")
+        await talk.signal("say", "to a late one")
+        await expect(signals(page)).to_have_count(1)
 
 
 async def test_updates_go_on_when_the_engine_is_back(stage: Stage, visit: Visit) -> None:

@@ -131,9 +131,11 @@ def test_a_run_is_followed_to_its_close(run: Run, dev: Dev, folder: Path) -> Non
     ok(run("workflow", "start", "Greeting", "--id", "followed", "-i", '"Ann"', "-i", "1"))
     with beginning(dev, folder, "workflow", "show", "followed", "--follow") as following:
         assert following.stdout is not None
+        assert following.stderr is not None
         assert following.stdout.readline().split()[0::3][:2] == ["1", "WorkflowStarted"]
         ok(run("workflow", "signal", "followed", "add", "-i", '"Bob"'))
-        rest, errors = following.communicate(timeout=TIMEOUT_S)
+        # `communicate` would lose the lines that came with the first one.
+        rest, errors = following.stdout.read(), following.stderr.read()
     assert (following.returncode, errors) == (0, "")
     assert rest.splitlines()[-1].split()[3] == "WorkflowCompleted"
     assert [int(line.split()[0]) for line in rest.splitlines()] == list(range(2, rest.count("\n") + 2))

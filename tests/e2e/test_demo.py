@@ -46,7 +46,8 @@ def shown(folder: Path) -> Iterator[tuple[int, str, str, bool]]:
                     port = int(address[1])
             answers = bool(port) and not _is_free(port)
             demo.send_signal(signal.SIGINT)
-            rest, _ = demo.communicate(timeout=DEMO_S)
+            rest = demo.stdout.read()  # `communicate` would lose what came with the last line
+            demo.wait(DEMO_S)
         finally:
             demo.kill()
             demo.wait()
