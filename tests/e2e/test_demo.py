@@ -36,8 +36,8 @@ def shown(folder: Path) -> Iterator[tuple[int, str, str, bool]]:
     command = [*DEMO, "--serve", "--port", "0", "--data", str(folder / "data")]
     with (folder / "stderr").open("w+") as errors:
         demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=ENVIRONMENT)
+        assert demo.stdout is not None
         try:
-            assert demo.stdout is not None
             lines: list[str] = []
             port = 0
             while "workflow show" not in (line := demo.stdout.readline()) and line:
@@ -51,6 +51,7 @@ def shown(folder: Path) -> Iterator[tuple[int, str, str, bool]]:
         finally:
             demo.kill()
             demo.wait()
+            demo.stdout.close()
         errors.seek(0)
         yield demo.returncode, "".join(lines) + rest, errors.read(), answers
 
