@@ -38,7 +38,6 @@ LONG_FILES: dict[str, str] = {
     "orchestrator/engine/activity.py": "one life-cycle: decide and evolve side by side",
     "orchestrator/log/simulated.py": "the cluster, its appenders and members: apart they would be a cycle",
     "orchestrator/log/commit_log.py": "one algorithm: the group commit and what readers see of it",
-    "tests/unit/coordinator/test_turn.py": "as many cases as the file has rules that it mirrors",
     "tests/unit/worker/test_worker.py": "one worker from its first beat to its last",
     "orchestrator/workflow/instance.py": "one running workflow: facts in, actions out",
 }

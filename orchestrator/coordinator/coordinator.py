@@ -27,26 +27,24 @@ from orchestrator.codec import avro
 from orchestrator.coordinator.caution import Caution
 from orchestrator.coordinator.clock_check import MAX_SKEW_MS, ClockCheck
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
-from orchestrator.coordinator.meter import Meter, Unmetered
-from orchestrator.coordinator.outflow import Outflow, Receipt
-from orchestrator.coordinator.ownership import ACK_DEADLINE_S, Ownership, Phase, is_claim
-from orchestrator.coordinator.partition import Entry, Partition
-from orchestrator.coordinator.publishing import Publishing
-from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS
-from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Definitions
-from orchestrator.coordinator.runtime import EngineClock, Runtime, new_id
-from orchestrator.coordinator.turn import (
+from orchestrator.coordinator.drafts import (
     Answer,
     DispatchOrder,
     Input,
     LoseWorker,
     Made,
     RefusedDelivery,
-    TurnMaker,
-    answers,
-    rejected,
-    result_reply,
 )
+from orchestrator.coordinator.meter import Meter, Unmetered
+from orchestrator.coordinator.outflow import Outflow, Receipt
+from orchestrator.coordinator.ownership import ACK_DEADLINE_S, Ownership, Phase, is_claim
+from orchestrator.coordinator.partition import Entry, Partition
+from orchestrator.coordinator.publishing import Publishing
+from orchestrator.coordinator.replies import answers, rejected, result_reply
+from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS
+from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Definitions
+from orchestrator.coordinator.runtime import EngineClock, Runtime, new_id
+from orchestrator.coordinator.turn import TurnMaker
 from orchestrator.coordinator.verdicts import Committed, Erased, Found, Lost, Owned, Verdict, Void
 from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
 from orchestrator.engine.outbox import Outgoing

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from orchestrator.coordinator.drafts import Input
 from orchestrator.coordinator.partition import Entry, Partition
-from orchestrator.coordinator.turn import Input
 from orchestrator.protocol.commands import Command
 from orchestrator.protocol.tasks import QueueBacklog
 

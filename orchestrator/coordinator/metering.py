@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from orchestrator.coordinator.drafts import Draft, Input
 from orchestrator.coordinator.partition import Entry, Partition
-from orchestrator.coordinator.turn import Draft, Input
 from orchestrator.engine.state import Deadline
 from orchestrator.protocol import events as e
 from orchestrator.protocol.commands import Command, StartWorkflow

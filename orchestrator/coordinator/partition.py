@@ -17,13 +17,13 @@ import msgspec
 from orchestrator.codec import avro
 from orchestrator.coordinator.caution import Caution
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
+from orchestrator.coordinator.drafts import Answer, Draft, Input, RefusedDelivery, Resume, turn_of
 from orchestrator.coordinator.intake import Intake
 from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import Ownership
 from orchestrator.coordinator.publishing import Publishing
 from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS, Cleaner
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
-from orchestrator.coordinator.turn import Answer, Draft, Input, RefusedDelivery, Resume, turn_of
 from orchestrator.coordinator.verdicts import Committed, Erased, Found, Read, Void
 from orchestrator.coordinator.watchdog import Watch
 from orchestrator.engine import activity, outbox

@@ -9,56 +9,64 @@ being replayed in slices) are recorded as deferred, and told later, in order, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
 from orchestrator.codec import failures, payloads
-from orchestrator.coordinator.caution import Caution, ProcessEnded
+from orchestrator.coordinator.caution import ProcessEnded
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
+from orchestrator.coordinator.drafts import (
+    Answer,
+    DispatchOrder,
+    Draft,
+    Input,
+    LoseWorker,
+    Made,
+    RefusedDelivery,
+    Resume,
+    Warned,
+)
 from orchestrator.coordinator.outflow import Receipt
-from orchestrator.coordinator.runs import Definitions, Replay, Run, Runs, make_instance
+from orchestrator.coordinator.replies import (
+    answers,
+    failed_instead,
+    failed_report,
+    rejected,
+    result_reply,
+    too_large,
+)
+from orchestrator.coordinator.runs import Definitions, Run
 from orchestrator.coordinator.runtime import PYTHON_VERSION, Runtime, new_id
-from orchestrator.coordinator.watchdog import Watch, under
+from orchestrator.coordinator.user_code import (
+    CODE_ERRORS,
+    Host,
+    UserCode,
+    as_exception,
+    block_failure,
+    blocked_failure,
+)
+from orchestrator.coordinator.watchdog import Watch
 from orchestrator.engine import activity, decider, execution, translate
 from orchestrator.engine.state import ActivityPhase, Changes, Deadline, DeadlineKind
 from orchestrator.errors import (
     CommandRejected,
     InvalidArguments,
-    NotDeterministic,
     PayloadError,
     QueryFailed,
-    RecordRefused,
     UnknownName,
 )
 from orchestrator.protocol import commands as c
 from orchestrator.protocol import events as e
-from orchestrator.protocol.actions import Action, PublishEvent, ScheduleActivity
-from orchestrator.protocol.records import Activation, Cause, Marks, Turn
-from orchestrator.protocol.tasks import ActivityTask, Reply
-from orchestrator.protocol.values import (
-    MAX_PAYLOAD_BYTES,
-    Failure,
-    FailureKind,
-    Payload,
-    Payloads,
-    ReplyTo,
-    WorkflowStatus,
-)
-from orchestrator.store.partition_store import PartitionStore
+from orchestrator.protocol.actions import Action, ScheduleActivity
+from orchestrator.protocol.records import Activation, Cause
+from orchestrator.protocol.tasks import Reply
+from orchestrator.protocol.values import Failure, FailureKind
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.rows import Row, encode_state
-from orchestrator.store.summaries import Glance, glance_of
+from orchestrator.store.summaries import glance_of
 from orchestrator.telemetry.traces import Traces
-from orchestrator.workflow.definition import Handler
-from orchestrator.workflow.instance import WorkflowCodeError
-from orchestrator.workflow.loop import Evicted
-from orchestrator.workflow.signals import why_unfit
-
-REPLAY_SLICE_S = 0.020
-"""Replay of one run per step: a long history must not stall the partition."""
 
 BLOCKED_RETRY_S = (1.0, 600.0)
 """First and longest delay before a blocked run's code is tried again; it doubles each time."""
@@ -73,148 +81,14 @@ MAX_SETTLES = 10
 """Turns in a row, in one step, in which code asks to cancel what waits and is told that it is canceled. Code
 may do that for ever; others shall not wait for it."""
 
-NO_MARKS = Marks()
 
-CODE_ERRORS = (WorkflowCodeError, NotDeterministic, Evicted, KeyboardInterrupt, ProcessEnded, RecordRefused)
-"""What user code ends with when it cannot go on. A ``KeyboardInterrupt`` here was raised by the code itself:
-Ctrl-C reaches the main thread only. It must not end the engine at each start."""
-
-
-class DispatchOrder(msgspec.Struct, frozen=True):
-    """Send waiting activities to workers: (activity id, worker, inbox) each."""
-
-    wanted: tuple[tuple[int, str, int], ...]
-
-
-class LoseWorker(msgspec.Struct, frozen=True):
-    """A worker is gone: its attempts of this run have failed."""
-
-    worker: str
-
-
-class Resume(msgspec.Struct, frozen=True):
-    """Look at the run again: its code may go on, or something is left to be settled."""
-
-
-class RefusedDelivery(msgspec.Struct, frozen=True):
-    """The log refused the record of a delivery for good: the attempt has failed."""
-
-    task: ActivityTask
-    error: str
-    receipt: Receipt
-
-
-Item = c.Command | Deadline | DispatchOrder | LoseWorker | Resume | RefusedDelivery
-
-
-class Input(msgspec.Struct, frozen=True, gc=False):
-    """Something that concerns one workflow id. ``offset`` is the command's, -1 for the engine's own."""
-
-    item: Item
-    offset: int = -1
-    run_id: str = ""
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A reply and the client it goes to."""
-
-    reply_to: ReplyTo
-    reply: Reply
-
-
-class Draft(msgspec.Struct, eq=False, gc=False):
-    """A turn before it has a place in the log, and everything that happens once it is committed."""
-
-    run: Run
-    turn: int
-    first_event_id: int
-    time_ms: int
-    activation: Activation
-    events: tuple[e.Event, ...]
-    causes: tuple[Cause, ...]
-    changes: Changes
-    state: bytes | None
-    is_open: bool
-    answers: list[Answer]
-    offsets: tuple[int, ...]
-    settled: list[Receipt]
-    glance: Glance | None
-    """How the run looks after it, for a store that lists are read from."""
-
-
-def turn_of(
-    draft: Draft, *, epoch: int = 0, seq: int = 0, marks: Marks = NO_MARKS, sent_through: int = -1
-) -> Turn:
-    """A draft at its place in the log; without a place, as code is told of it before it has one."""
-    state = draft.run.state
-    return Turn(
-        epoch=epoch,
-        seq=seq,
-        marks=marks,
-        sent_through=sent_through,
-        time_ms=draft.time_ms,
-        workflow_id=state.workflow_id,
-        run_id=state.run_id,
-        turn=draft.turn,
-        first_event_id=draft.first_event_id,
-        activation=draft.activation,
-        events=draft.events,
-        causes=draft.causes,
-        headers=state.headers,
-    )
-
-
-class Warned(NamedTuple):
-    """What operators should know of a run."""
-
-    message: str
-    workflow_id: str
-    run_id: str
-
-
-class Made(msgspec.Struct):
-    """What the inputs of one step led to, in one partition.
-
-    ``covered`` are answers to release when the consumption of their commands is committed, ``live``
-    those to release when everything in flight now is read back. ``waiting`` are activities that need a
-    worker, ``replaying`` the ids whose replay goes on in the next step, ``blocked`` the runs whose code
-    is to be tried again, ``settled`` refused deliveries that concern nobody any more, ``late`` the offsets
-    of commands that only the step's last turn may cover.
-    """
-
-    drafts: list[Draft] = []
-    covered: list[Answer] = []
-    live: list[Answer] = []
-    waiting: list[tuple[ActivityRef, str, int, int]] = []
-    waiters: list[tuple[str, c.AwaitResult]] = []
-    replaying: list[str] = []
-    blocked: list[Run] = []
-    settled: list[Receipt] = []
-    late: list[int] = []
-    warnings: list[Warned] = []
-
-
-class Partition(Protocol):
+class Partition(Host, Protocol):
     """What making turns needs of a partition."""
 
     number: int
-    runs: Runs
-    store: PartitionStore
-    suspects: frozenset[str]
-    caution: Caution
     refusals: Refusals
     chores: list[Row]
     """Rows for the store that belong to no turn; written with the next batch."""
-
-    @property
-    def held_back(self) -> Mapping[str, str]:
-        """Runs whose business events the log refuses, and why."""
-
-    def why_unwritable(self, workflow_id: str) -> str:
-        """Why the log does not take what the code of an id does; "" if it may."""
-
-    def drafts_in_flight(self, run: Run) -> list[Draft]:
-        """The turns of a run that are appended and not yet in the store, in order."""
 
     def request_in_flight(self, workflow_id: str, request_id: str) -> Draft | None:
         """The draft of this step or in flight that a request led to."""
@@ -238,11 +112,10 @@ class TurnMaker:
     ) -> None:
         """``definitions`` are the workflow types that this process can run."""
         self.traces = traces
-        self.refusal_of_topic = refusal_of_topic
         self.definitions = definitions
         self.dispatcher = dispatcher
         self.runtime = runtime
-        self.watch = watch
+        self.code = UserCode(definitions, dispatcher, runtime, watch, refusal_of_topic)
 
     def make(
         self, partition: Partition, workflow_id: str, inputs: Sequence[Input], now_ms: int, made: Made
@@ -421,7 +294,7 @@ class _Builder:
             return None
         handler = definition.signals.get(command.signal_name)
         if handler is not None:
-            if not (why := self._why_unfit(run, handler, command.input)):
+            if not (why := self.maker.code.why_unfit(self.partition, run, handler, command.input)):
                 return None
             reason = InvalidArguments.reason
             message = f"signal {handler.name!r} of workflow {definition.name!r} cannot take this: {why}"
@@ -432,13 +305,6 @@ class _Builder:
             known = ", ".join(sorted(definition.signals)) or "none"
             message = f"workflow {definition.name!r} has no signal {command.signal_name!r}; known: {known}"
         return c.Rejection(reason=reason, message=message, run_id=run.state.run_id)
-
-    def _why_unfit(self, run: Run, handler: Handler, input: Payloads) -> str:
-        try:
-            return under(self.maker.watch, run, lambda: why_unfit(handler, input, payloads.DEFAULT))
-        except CODE_ERRORS:  # making the values does not give way: the same blocks the run, when it is told
-            self.partition.runs.drop(run)
-            return ""
 
     def on_report(self, given: Input) -> None:
         """A worker's report; only the open delivery's changes anything."""
@@ -553,22 +419,16 @@ class _Builder:
         if state.blocked is not None:
             return msgspec.structs.replace(reply, failure=blocked_failure(state.run_id, state.blocked))
         try:
-            if not self.partition.caution.admits(state):
-                return None  # the client asks again
-            if run.instance is None and not self._replayed(run, lambda: False):
-                return None
-            assert run.instance is not None
-            query = partial(run.instance.query, command.query_name, command.input)
-            result = under(self.maker.watch, run, query)
-            return msgspec.structs.replace(reply, result=result)
+            answer = self.maker.code.ask(self.partition, run, command.query_name, command.input, self.made)
         except CommandRejected as error:
             refused = c.Rejection(reason=error.reason, message=str(error), run_id=state.run_id)
             return rejected(refused)
         except (QueryFailed, *CODE_ERRORS) as error:
             if run.instance is None or not run.instance.usable:  # it stopped halfway, or is not as it was
                 self.partition.runs.drop(run)
-            failure = failures.to_failure(_as_exception(error), payloads.DEFAULT)
+            failure = failures.to_failure(as_exception(error), payloads.DEFAULT)
             return msgspec.structs.replace(reply, failure=failure)
+        return msgspec.structs.replace(reply, result=answer) if answer is not None else None
 
     # ------------------------------------------------------------------------------------- the turn
 
@@ -613,30 +473,20 @@ class _Builder:
         if not (facts or state.deferred_from or state.blocked is not None or held_back):
             return Activation.NONE
         try:
-            told = self._facts_to_tell(run, facts)
-            if told is None:
-                return Activation.DEFERRED if facts else Activation.NONE
-            instance = run.instance
-            assert instance is not None
-            activate = partial(instance.activate, told, self.now_ms, history_events=self.first_event_id - 1)
-            actions = under(self.maker.watch, run, activate)
-            self._check_topics(actions)
+            before = self.first_event_id - 1
+            actions = self.maker.code.tell(
+                self.partition, run, facts, self.now_ms, history_events=before, made=self.made
+            )
         except CODE_ERRORS as error:
             self._block(run, error)
+            actions = None
+        if actions is None:
             return Activation.DEFERRED if facts else Activation.NONE
         if state.blocked is not None:
             self._note(e.WorkflowUnblocked())
             run.retries = 0
         self._translate(run, actions)
         return Activation.DONE
-
-    def _check_topics(self, actions: Sequence[Action]) -> None:
-        """Events that the log is known to refuse block the run before they are recorded."""
-        for action in actions:
-            if isinstance(action, PublishEvent):
-                size = len(action.key) + len(action.payload.data)
-                if reason := self.maker.refusal_of_topic(action.topic, size):
-                    raise refused_event(reason)
 
     def _translate(self, run: Run, actions: Sequence[Action]) -> None:
         state = run.state
@@ -651,80 +501,6 @@ class _Builder:
             self.events.extend(events)
         if not state.is_open:
             self.partition.runs.drop(run)
-
-    def _facts_to_tell(self, run: Run, facts: list[e.Fact]) -> list[e.Fact] | None:
-        """All facts since the code was last told; None if it cannot be told now."""
-        state = run.state
-        if self.workflow_id in self.partition.suspects:
-            raise Evicted
-        if refused := self.partition.why_unwritable(self.workflow_id):
-            raise RecordRefused(refused)
-        waits = state.blocked is not None and self.maker.runtime.monotonic_s() < run.retry_at_s
-        if waits or not self.partition.caution.admits(state):
-            return None
-        if (reason := self.partition.held_back.get(state.run_id)) is not None:
-            raise refused_event(reason)
-        if run.instance is not None and not state.deferred_from:
-            return facts
-        if isinstance(facts[0] if facts else None, e.WorkflowStarted):
-            definition = self.maker.definitions.get(state.workflow_type)
-            if definition is None:  # a peer knows it: told when the partition, or the code, has come there
-                return None
-            run.instance = make_instance(
-                definition,
-                facts[0],  # type: ignore[arg-type]
-                workflow_id=state.workflow_id,
-                run_id=state.run_id,
-                start_time_ms=state.start_time_ms,
-            )
-            return facts
-        deadline_s = self.maker.runtime.monotonic_s() + REPLAY_SLICE_S
-        if not self._replayed(run, lambda: self.maker.runtime.monotonic_s() >= deadline_s):
-            return None
-        earlier = run.replay.facts if run.replay is not None else []
-        run.replay = None
-        return [*earlier, *facts]
-
-    def _replayed(self, run: Run, done: Callable[[], bool]) -> bool:
-        """Go on with a run's replay; whether it has reached the last turn before this one."""
-        state = run.state
-        definition = self.maker.definitions.get(state.workflow_type)
-        if definition is None and self.maker.dispatcher.peer_knows(state.workflow_type):
-            return False
-        if definition is None:
-            known = ", ".join(sorted(self.maker.definitions)) or "none"
-            raise NotDeterministic(
-                f"this process has no workflow type {state.workflow_type!r} any more; known: {known}"
-            )
-        if run.replay is None:
-            self.partition.runs.drop(run)
-            run.replay = Replay(
-                lambda started, turn: make_instance(
-                    definition,
-                    started,
-                    workflow_id=turn.workflow_id,
-                    run_id=turn.run_id,
-                    start_time_ms=turn.time_ms,
-                )
-            )
-        replay = run.replay
-        turns = self._turns_after(run, replay.turn)
-        through = under(self.maker.watch, run, lambda: replay.advance(turns, done))
-        if not through:
-            self.made.replaying.append(self.workflow_id)
-            return False
-        run.instance = replay.instance
-        if not state.deferred_from:
-            run.replay = None
-        return True
-
-    def _turns_after(self, run: Run, turn: int) -> Iterator[Turn]:
-        """The turns of a run that come after one: in the store, in flight, and made in this step."""
-        yield from self.partition.store.turns(run.state.run_id, after=turn)
-        made = (draft for draft in self.made.drafts if draft.run is run)
-        for draft in (*self.partition.drafts_in_flight(run), *made):
-            if draft.turn > turn:
-                yield turn_of(draft)
 
     def _block(self, run: Run, error: BaseException) -> None:
         """The code cannot go on: say why, once per reason, and try again later."""
@@ -821,132 +597,3 @@ HANDLE: dict[type[Any], Callable[[_Builder, Input], None]] = {
     RefusedDelivery: _Builder.on_refused_delivery,
     Resume: _Builder.on_resume,
 }
-
-
-def answers(command: c.CommandBase, reply: Reply) -> list[Answer]:
-    """A reply, addressed to who sent the command; none if no answer was asked for."""
-    if command.reply_to is None:
-        return []
-    client_id, request_id = command.reply_to.client_id, command.request_id
-    return [
-        Answer(command.reply_to, msgspec.structs.replace(reply, client_id=client_id, request_id=request_id))
-    ]
-
-
-def rejected(rejection: c.Rejection) -> Reply:
-    """The answer to a refused command."""
-    return Reply(
-        client_id="",
-        request_id="",
-        rejection=rejection.reason,
-        message=rejection.message,
-        run_id=rejection.run_id,
-    )
-
-
-def result_reply(run_id: str, status: WorkflowStatus, close: e.Event | None) -> Reply:
-    """The answer to somebody who awaits the result of a closed run."""
-    return Reply(
-        client_id="",
-        request_id="",
-        run_id=run_id,
-        status=status.value,
-        result=close.result if isinstance(close, e.WorkflowCompleted) else None,
-        failure=execution.close_failure(close),
-        tags=getattr(close, "tags", ()),
-    )
-
-
-def too_large(command: Any) -> c.Rejection | None:
-    """Why a command's payloads are refused; None if they are small enough."""
-    size = 0
-    for name in _SIZED_OF[type(command)]:
-        if value := getattr(command, name):
-            size += _bytes_of(value)
-    if size <= MAX_PAYLOAD_BYTES:
-        return None
-    return c.Rejection(
-        reason="limit-exceeded",
-        message=(
-            f"the payloads of {type(command).__name__} have {size} bytes, at most {MAX_PAYLOAD_BYTES} are "
-            f"allowed; store large data elsewhere and pass a reference"
-        ),
-    )
-
-
-_SIZED = ("input", "result", "details", "failure", "memo", "search_attributes")
-"""The fields of commands that hold what users say."""
-
-_SIZED_OF: dict[type[c.CommandBase], tuple[str, ...]] = {
-    kind: tuple(name for name in _SIZED if name in kind.__struct_fields__) for kind in c.Command.__args__
-}
-
-
-def _bytes_of(value: Any) -> int:
-    if not value:
-        return 0
-    if isinstance(value, Payload):
-        return len(value.data) + len(value.encoding)
-    if isinstance(value, Failure):
-        text = len(value.message.encode()) + len(value.stack.encode())
-        return text + _bytes_of(value.details) + _bytes_of(value.cause)
-    return sum([_bytes_of(part) for part in (value.values() if isinstance(value, dict) else value)])
-
-
-def failed_instead(command: c.ActivityCommand, failure: Failure) -> c.FailActivity:
-    """The report of a failure, in place of a result that cannot be taken."""
-    return c.FailActivity(
-        request_id=command.request_id,
-        identity=command.identity,
-        workflow_id=command.workflow_id,
-        run_id=command.run_id,
-        activity_id=command.activity_id,
-        attempt=command.attempt,
-        dispatch=command.dispatch,
-        worker=command.worker,
-        started_time_ms=command.started_time_ms,
-        failure=failure,
-    )
-
-
-def failed_report(task: ActivityTask, failure: Failure) -> c.FailActivity:
-    """The report of a failure that no worker saw."""
-    return c.FailActivity(
-        identity="engine",
-        workflow_id=task.workflow_id,
-        run_id=task.run_id,
-        activity_id=task.activity_id,
-        attempt=task.attempt,
-        dispatch=task.dispatch,
-        worker=task.worker,
-        failure=failure,
-    )
-
-
-def refused_event(reason: str) -> WorkflowCodeError:
-    """The code cannot go on, for an event of it cannot leave."""
-    error = RecordRefused(f"the log refuses a business event: {reason}")
-    return WorkflowCodeError(failures.to_failure(error, payloads.DEFAULT))
-
-
-def block_failure(error: BaseException) -> Failure:
-    """Why a run is blocked, as data."""
-    if isinstance(error, WorkflowCodeError):
-        return error.failure
-    return failures.to_failure(_as_exception(error), payloads.DEFAULT)
-
-
-def blocked_failure(run_id: str, blocked: Failure) -> Failure:
-    """The answer to a query to a blocked run."""
-    error = QueryFailed(f"run {run_id} is blocked and cannot answer: {blocked.type}: {blocked.message}")
-    failure = failures.to_failure(error, payloads.DEFAULT)
-    return msgspec.structs.replace(failure, cause=blocked)
-
-
-def _as_exception(error: BaseException) -> BaseException:
-    """An evicted activation, in words."""
-    if not isinstance(error, Evicted):
-        return error
-    return NotDeterministic(
-        "the workflow's code did not give way for more than 2 s; move the work into an activity"
-    )

@@ -98,8 +98,9 @@ class Bench:
     options: dict[str, Any] = {}
     """More arguments of the coordinator."""
 
-    def __init__(self, folder: Path, *workflows: type) -> None:
+    def __init__(self, folder: Path, *workflows: type, **options: Any) -> None:
         self.folder = folder
+        self.options = {**self.options, **options}
         self.runtime = Runtime()
         self.hook = Hook()
         self.cluster = SimulatedCluster(

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from orchestrator import workflow
-from orchestrator.coordinator import turn
+from orchestrator.coordinator import user_code
 from orchestrator.coordinator.turn import MAX_SETTLES
 from orchestrator.protocol import commands as c
 from orchestrator.protocol import events as e
@@ -42,7 +42,7 @@ class Notes:
 def test_a_run_whose_turns_are_always_in_flight_is_replayed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turn, "REPLAY_SLICE_S", -1.0)  # one turn per step
+    monkeypatch.setattr(user_code, "REPLAY_SLICE_S", -1.0)  # one turn per step
     bench = Bench(tmp_path, Notes)
     bench.send(start())
     for n in range(5):

@@ -188,8 +188,7 @@ class Fine:
 
 
 def test_a_run_that_spins_is_blocked_and_others_go_on(tmp_path: Path, dog: Watchdog) -> None:
-    bench = Bench(tmp_path, Spins, Fine)
-    bench.coordinator._maker.watch = dog
+    bench = Bench(tmp_path, Spins, Fine, watch=dog)
     bench.send(start("a"), start("b", "b", workflow_type="Fine"))
     (blocked,) = [
         event for turn in bench.turns for event in turn.events if isinstance(event, e.WorkflowBlocked)
