@@ -36,7 +36,7 @@ _times: Final[dict[bytes, int]] = {}
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
-    """An integer of any length."""
+    """An integer of up to ten bytes."""
     found = _times.get(data[at : at + _TIME_BYTES])
     if found is not None:
         return found, at + _TIME_BYTES
@@ -55,6 +55,8 @@ def _any_long(data: bytes, at: int) -> tuple[int, int]:
         at += 1
         found |= (byte & 0x7F) << shift
         if byte < 0x80:
+            if found >> 64:  # ten bytes hold more than Avro's integers may have
+                raise NotRead
             return (found >> 1) ^ -(found & 1), at
         shift += 7
         if shift > 63:

@@ -21,17 +21,13 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import msgspec
-
 from orchestrator.codec import avro
 from orchestrator.coordinator.caution import Caution
-from orchestrator.coordinator.clock_check import MAX_SKEW_MS, ClockCheck
+from orchestrator.coordinator.clock_check import MAX_SKEW_MS
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
 from orchestrator.coordinator.drafts import (
-    Answer,
     DispatchOrder,
     Input,
-    LoseWorker,
     Made,
     RefusedDelivery,
 )
@@ -40,51 +36,38 @@ from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import ACK_DEADLINE_S, Ownership, Phase, is_claim
 from orchestrator.coordinator.partition import Entry, Partition
 from orchestrator.coordinator.publishing import Publishing
-from orchestrator.coordinator.replies import answers, rejected, result_reply
+from orchestrator.coordinator.pulse import BEAT, Pulse, first_beat
+from orchestrator.coordinator.reception import Reception
+from orchestrator.coordinator.replies import answers, result_reply
 from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Definitions
 from orchestrator.coordinator.runtime import EngineClock, Runtime, new_id
+from orchestrator.coordinator.sender import Sender
 from orchestrator.coordinator.turn import TurnMaker
 from orchestrator.coordinator.verdicts import Committed, Erased, Found, Lost, Owned, Verdict, Void
 from orchestrator.coordinator.watchdog import Abandoned, Unwatched, Watchdog
-from orchestrator.engine.outbox import Outgoing
-from orchestrator.errors import Unavailable, UsageError
-from orchestrator.log.letters import letter_of, letter_record
-from orchestrator.log.port import Appender, Change, Delivery, Log, Membership, Outcome, Record
+from orchestrator.errors import Unavailable
+from orchestrator.log.port import Change, Delivery, Log, Membership, Outcome, Record
 from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import (
-    CLIENT_HEADER,
     COMMANDS,
     COMMANDS_TX,
-    DEAD_LETTERS,
     HISTORY,
     META,
-    REPLIES,
-    TASKS,
-    WORKER_HEADER,
     WORKERS,
 )
-from orchestrator.protocol.commands import Command, Rejection, StartWorkflow, WorkerLost, WorkflowCommand
-from orchestrator.protocol.ids import check_workflow_id, partition_of
-from orchestrator.protocol.records import Marks, Turn
-from orchestrator.protocol.tasks import ActivityTask, Beat, CoordinatorBeat
-from orchestrator.protocol.traces import trace_of_record
+from orchestrator.protocol.records import Turn
+from orchestrator.protocol.tasks import ActivityTask
 from orchestrator.store.fold import MAX_AWAY_MS
 from orchestrator.store.partition_store import PartitionStore
 from orchestrator.telemetry.traces import Traces, Untraced
-from orchestrator.telemetry.versions import version
 
 log = logging.getLogger(__name__)
 
-MAX_COMMANDS_PER_STEP = 1_000
-"""Per partition: bounds the length of a step, and so the latency of the other partitions."""
-
-MAX_PENDING = 5_000
-MAX_PENDING_BYTES = 16 * 1024 * 1024
-"""Commands of one partition that were read and not decided: above either, no more are read."""
-
 MAX_DISPATCHES_PER_STEP = 2_000
-BEAT_S = 1.0
+MAX_DEADLINES_PER_STEP = 1_000
+"""Of one partition: they bound the length of a step, and so the latency of the others."""
+
 TIDY_S = (0.05, 1.0)
 """What nobody waits for is done so often, a little at a time; while there is none, it is looked for."""
 
@@ -105,9 +88,6 @@ CLOSE_WAIT_S = 5.0
 
 MAX_POLL_S = 1.0
 """A beat is due by then at the latest: a step is made at least so often, whatever the clocks say."""
-
-_BEAT = object()
-"""The token of a beat."""
 
 _Work = tuple[Partition, dict[str, list[Input]], Made]
 """A partition's share of a step: inputs by workflow id, and what they led to."""
@@ -156,7 +136,7 @@ class Coordinator:
         self.stopping = False
         self.partitions: dict[int, Partition] = {}
         self._log, self._runtime, self._folder = log_, runtime, folder
-        self._log_id, self._identity, self._workers_end_with_log = log_id, identity, workers_end_with_log
+        self._log_id, self._workers_end_with_log = log_id, workers_end_with_log
         self._open_store = open_store or self._store_in_folder
         self._watch = watch if watch is not None else Unwatched()
         self._suspects = frozenset(suspects)
@@ -167,14 +147,14 @@ class Coordinator:
         self._maker = TurnMaker(
             definitions, self._dispatcher, runtime, self._watch, log_.refusal_of_topic, traces=self._traces
         )
-        self._outgoing: Appender = log_.appender(ordered=False)
-        self._schemas, self._clock_check = Schemas(), ClockCheck()
-        self._beats, self._joined = 0, True
-        self._next_beat_s = self._next_tidy_s = 0.0
-        self._beat_answer_s = 0.0
-        """Until then the answer to the last beat is awaited."""
+        self._schemas = Schemas()
+        self._sender = Sender(log_, self._meter)
+        self._reception = Reception(log_, self._sender, self._dispatcher, runtime, self._meter)
+        me = first_beat(self.incarnation, identity, definitions)
+        self._pulse = Pulse(me, self._sender, self._dispatcher, runtime, self._clock, meter=self._meter)
+        self._joined = True
+        self._next_tidy_s = 0.0
         self._last_step_s = runtime.monotonic_s()
-        self._lost_sent: dict[tuple[int, str], float] = {}
         self._deleted: dict[tuple[str, int], int] = {}
 
     def _store_in_folder(self, number: int) -> PartitionStore:
@@ -213,7 +193,7 @@ class Coordinator:
         self._log.seek(WORKERS, 0, self._log.end(WORKERS, 0))
         self._schemas.follow(self._log)
         for key, schema in self._schemas.ours():
-            self._outgoing.append(META, 0, key, schema)
+            self._sender.publish_schema(key, schema)
         self._log.join()
 
     @property
@@ -248,8 +228,8 @@ class Coordinator:
         """
         now_ms = self._clock.now_ms()
         for partition in self.partitions.values():
-            if partition.ownership.running and (self._moved(partition) or partition.caution.announced()):
-                self._write_position(partition, [], now_ms)
+            if partition.ownership.running and (partition.moved or partition.caution.announced()):
+                partition.write_position(now_ms)
         self._log.leave()
         self.step()
 
@@ -260,7 +240,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Tell the others, and close the stores. What is under way may still land, and counts."""
-        self._beat(stopped=True)
+        self._pulse.beat(self.partitions.values(), stopped=True)
         self._log.poll(0)
         self._watch.stop()
         for partition in self.partitions.values():
@@ -281,7 +261,7 @@ class Coordinator:
     def wait_s(self) -> float:
         """How long the next poll may wait."""
         now_s, now_ms = self._runtime.monotonic_s(), self._clock.now_ms()
-        wait_s = min(MAX_POLL_S, max(0.0, min(self._beat_due_s(), self._next_tidy_s) - now_s))
+        wait_s = min(MAX_POLL_S, max(0.0, min(self._pulse.due_s, self._next_tidy_s) - now_s))
         for partition in self.partitions.values():
             if partition.ownership.phase is Phase.RESTORING:
                 return 0.0
@@ -290,7 +270,7 @@ class Coordinator:
                 continue
             if partition.resumes:
                 return 0.0
-            if partition.pending and not partition.ownership.saturated:
+            if partition.commands.waiting and not partition.ownership.saturated:
                 return 0.0
             next_ms = partition.deadlines.next_ms()
             if next_ms is not None:
@@ -313,7 +293,7 @@ class Coordinator:
         self._own()
         self._publish()
         self._decide()
-        self._beat_if_due()
+        self._pulse.beat_if_due(self.partitions.values())
         self._tidy_if_due()
 
     # -------------------------------------------------------------------------------- clock, members
@@ -359,8 +339,7 @@ class Coordinator:
 
     def _give_up(self, partition: Partition, change: Change) -> None:
         """The group has another owner in mind. If there is time for it, what is under way is awaited."""
-        self._log.unseek(COMMANDS, partition.number)
-        partition.intake.stop(self._log)
+        partition.read_no_commands(self._log)
         if change is Change.LOST or not partition.ownership.retire():
             self._let_go(partition)
 
@@ -369,8 +348,7 @@ class Coordinator:
         self._meter.gave_up(partition.number, incident=False)
         partition.ownership.revoke()
         partition.drop(self._dispatcher)
-        self._log.unseek(COMMANDS, partition.number)
-        partition.intake.stop(self._log)
+        partition.read_no_commands(self._log)
         partition.store.close()
         del self.partitions[partition.number]
 
@@ -378,8 +356,8 @@ class Coordinator:
         token = delivery.token
         if token is None:
             return
-        if token is _BEAT:
-            self._beat_answer_s = 0.0
+        if token is BEAT:
+            self._pulse.answered()
             return
         partition = self.partitions.get(token.partition)
         if partition is None:
@@ -412,7 +390,7 @@ class Coordinator:
         elif receipt.task is not None:
             partition.outflow.settle(receipt)
         elif receipt.forwarded is not None:
-            self._dead_letter(receipt.forwarded, f"it cannot be forwarded: {error}", partition)
+            self._sender.set_aside(receipt.forwarded, f"it cannot be forwarded: {error}", partition)
         else:
             partition.let_go(receipt)
 
@@ -423,8 +401,7 @@ class Coordinator:
             return
         log.warning("partition %d is claimed anew: %s", partition.number, reason)
         self._meter.gave_up(partition.number, incident=True)
-        self._log.unseek(COMMANDS, partition.number)
-        partition.intake.stop(self._log)
+        partition.read_no_commands(self._log)
         partition.drop(self._dispatcher)
         partition.ownership.incident()
 
@@ -435,15 +412,15 @@ class Coordinator:
         for record in records:
             partition = self.partitions.get(record.partition)
             if record.topic == WORKERS:
-                self._on_beat_record(record)
+                self._on_beat(record)
             elif record.topic == META:
                 self._schemas.take(record)
             elif partition is None:
                 continue
             elif record.topic == COMMANDS:
-                self._on_command_record(partition, record)
+                partition.commands.put(record, partition.marks.commands, partition.covered)
             elif record.topic == COMMANDS_TX:
-                self._on_transactional(partition, record)
+                self._reception.take_transactional(partition, record)
             elif record.topic == HISTORY:
                 verdict = partition.ownership.on_record(record)
                 self._on_verdict(partition, verdict, committed)
@@ -499,31 +476,16 @@ class Coordinator:
     def _release(self, partition: Partition, entries: list[tuple[Entry, int]]) -> None:
         for entry, offset in entries:
             if entry.outgoing:
-                self._send(partition, offset, entry.outgoing)
+                self._sender.send(partition, offset, entry.outgoing)
             for answer in entry.answers:
-                self._answer(partition, answer, offset)
+                self._sender.answer(partition, answer, offset)
             draft = entry.draft
             if draft is not None and not draft.is_open:
                 state = draft.run.state
                 for command in partition.waiters_of(state.run_id):
                     reply = result_reply(state.run_id, state.status, state.close)
                     for answer in answers(command, reply):
-                        self._answer(partition, answer, offset)
-
-    def _send(self, partition: Partition, offset: int, outgoing: list[Outgoing]) -> None:
-        sent = partition.outflow.expect(offset, len(outgoing), partition.now_s)
-        for out in outgoing:
-            task = out.task
-            receipt = Receipt(partition.number, partition.ownership.nonce, sent, task)
-            key = f"{task.run_id}/{task.activity_id}/{task.attempt}/{task.dispatch}".encode()
-            headers = {WORKER_HEADER: task.worker.encode()}
-            self._outgoing.append(TASKS, out.inbox, key, avro.encode(task), headers=headers, token=receipt)
-
-    def _answer(self, partition: Partition, answer: Answer, offset: int) -> None:
-        reply = msgspec.structs.replace(answer.reply, partition=partition.number, offset=offset)
-        headers = {CLIENT_HEADER: answer.reply_to.client_id.encode()}
-        key = reply.request_id.encode()
-        self._outgoing.append(REPLIES, answer.reply_to.partition, key, avro.encode(reply), headers=headers)
+                        self._sender.answer(partition, answer, offset)
 
     def _publish(self) -> None:
         """Feed the publishers. Who waits in vain for a topic is told so, and when the wait is over."""
@@ -548,8 +510,7 @@ class Coordinator:
             elif partition.ownership.stale and (self._dispatcher.has_backlog or not partition.idle(now_ms)):
                 self._incident(partition, "nothing was appended for long")
             elif partition.outflow.overdue_s(partition.now_s) > ACK_DEADLINE_S:
-                self._outgoing.abandon()
-                self._outgoing = self._log.appender(ordered=False)
+                self._sender.begin_anew()
                 self._incident(partition, "outgoing records were not acknowledged in time")
 
     def _restore(self, partition: Partition) -> bool:
@@ -598,13 +559,12 @@ class Coordinator:
         for turn_offset, turn in self._turns_between(partition.number, first, owned.offset):
             outgoing = partition.outgoing_again(turn)
             if outgoing:
-                self._send(partition, turn_offset, outgoing)
-        self._log.seek(COMMANDS, partition.number, partition.next_command)
-        partition.follows_commands = True
+                self._sender.send(partition, turn_offset, outgoing)
+        partition.commands.follow(self._log)
         partition.intake.pace(self._log)
         partition.last_append_s = self._runtime.monotonic_s()
         if self._workers_end_with_log:
-            self._lose_workers(partition, unseen=True)
+            self._reception.lose_workers(partition, unseen=True)
 
     def _is_gone(self, owner: str) -> bool:
         """Whether an earlier owner has died. Where nobody outlives the log's process, all have."""
@@ -624,34 +584,25 @@ class Coordinator:
 
     # ---------------------------------------------------------------------------------------- beats
 
-    def _on_beat_record(self, record: Record) -> None:
-        if record.value is None:
+    def _on_beat(self, record: Record) -> None:
+        if not self._pulse.hear(record):
             return
-        try:
-            beat: Beat = avro.decode(record.value, WORKERS)
-        except avro.DecodeError as error:
-            self._dead_letter(record, f"undecodable beat: {error}", None)
-            return
-        self._dispatcher.on_beat(beat)
-        if isinstance(beat, CoordinatorBeat):
-            if beat.coordinator != self.incarnation:
-                return
-            self._clock_check.read(beat.number, record.time_ms, self._runtime.wall_ms())
-            self._mind_clock()
+        self._mind_clock()
         for partition in self.partitions.values():
             if partition.ownership.running:
-                self._lose_workers(partition, unseen=False)
+                self._reception.lose_workers(partition, unseen=False)
 
     def _mind_clock(self) -> None:
         """Who cannot tell the time leaves the group, and comes back when it can."""
-        if self._clock_check.trusted == self._joined:
+        check = self._pulse.clock_check
+        if check.trusted == self._joined:
             return
-        self._joined = self._clock_check.trusted
+        self._joined = check.trusted
         if self._joined:
             log.warning("the clock of this machine is right again: this coordinator goes on")
             self._log.join()
             return
-        skew_s = self._clock_check.skew_ms / 1_000
+        skew_s = check.skew_ms / 1_000
         log.error(
             "the clock of this machine is %.1f s %s the log's, at most %.0f s are allowed: this coordinator "
             "decides nothing until it is right; synchronize the clocks of this machine and of the brokers",
@@ -660,54 +611,6 @@ class Coordinator:
             MAX_SKEW_MS / 1_000,
         )
         self._log.leave()
-
-    def _lose_workers(self, partition: Partition, *, unseen: bool) -> None:
-        """Death is a command: it is decided after every completion that was appended before it."""
-        now_s = self._runtime.monotonic_s()
-        for worker in self._dispatcher.workers_to_lose(partition.number, unseen=unseen):
-            sent_s = self._lost_sent.get((partition.number, worker))
-            if sent_s is not None and now_s - sent_s < 10:
-                continue
-            self._lost_sent[partition.number, worker] = now_s
-            command = WorkerLost(
-                request_id=f"lost/{worker}", identity="engine", worker=worker, partition=partition.number
-            )
-            log.info("partition %d: worker %s is lost", partition.number, worker)
-            self._outgoing.append(COMMANDS, partition.number, worker.encode(), avro.encode(command))
-
-    def _beat_if_due(self) -> None:
-        now_s = self._runtime.monotonic_s()
-        if now_s >= self._beat_due_s():
-            self._next_beat_s = now_s + BEAT_S
-            self._beat_answer_s = now_s + ACK_DEADLINE_S
-            self._beat()
-
-    def _beat_due_s(self) -> float:
-        """When the next beat is due, by the monotonic clock. It waits for the answer to the last one.
-
-        Beats are counted as time: those of an outage, landing at once, would mean that workers whose own
-        beats had no chance are dead.
-        """
-        return max(self._next_beat_s, self._beat_answer_s)
-
-    def _beat(self, *, stopped: bool = False) -> None:
-        self._beats += 1
-        backlogs = self._dispatcher.backlogs()
-        self._meter.beat(self.partitions.values(), backlogs, self._clock.now_ms())
-        self._clock_check.sent(self._beats, self._runtime.wall_ms())
-        beat = CoordinatorBeat(
-            coordinator=self.incarnation,
-            identity=self._identity,
-            number=self._beats,
-            partitions=tuple(
-                sorted(number for number, found in self.partitions.items() if found.ownership.running)
-            ),
-            workflow_types=tuple(sorted(self._maker.definitions)),
-            backlogs=backlogs,
-            stopped=stopped,
-            version=version(),
-        )
-        self._outgoing.append(WORKERS, 0, self.incarnation.encode(), avro.encode(beat), token=_BEAT)
 
     def _tidy_if_due(self) -> None:
         """What no command waits for: forget what has had its time, in the store and in history."""
@@ -721,30 +624,12 @@ class Coordinator:
             tombstones = partition.tidy(now_ms)
             busy = busy or bool(tombstones)
             for key in tombstones:
-                self._outgoing.append(HISTORY, partition.number, key, None)
+                self._sender.erase(partition.number, key)
             if partition.wants_position(now_s, POSITION_TO_TIDY_S):
-                self._write_position(partition, [], now_ms)
+                partition.write_position(now_ms)
         self._next_tidy_s = now_s + TIDY_S[0 if busy else 1]
 
     # --------------------------------------------------------------------------------------- decide
-
-    def _on_command_record(self, partition: Partition, record: Record) -> None:
-        if record.offset >= partition.next_command:
-            partition.next_command = record.offset + 1
-            if record.offset >= partition.marks.commands and record.offset not in partition.covered:
-                partition.pending.append(record)
-                partition.pending_bytes += len(record.value or b"")
-
-    def _on_transactional(self, partition: Partition, record: Record) -> None:
-        """A command of a transaction that was committed: to where commands are decided."""
-        if not partition.ownership.running or not partition.intake.take(record.offset):
-            return
-        command = self._decode_command(partition, record)
-        if isinstance(command, WorkerLost):
-            self._dead_letter(record, "only coordinators can know that a worker is lost", partition)
-        elif command is not None:
-            home = partition_of(command.workflow_id, self._log.partitions(COMMANDS))
-            self._forward(partition, record, command, home)
 
     def _decide(self) -> None:
         """Make the turns of all partitions that run, let waiting activities find workers, append."""
@@ -753,10 +638,10 @@ class Coordinator:
         for partition in self.partitions.values():
             if not partition.ownership.running or partition.ownership.saturated or partition.idle(now_ms):
                 continue
-            inputs = partition.inputs(now_ms, MAX_COMMANDS_PER_STEP)
+            inputs = partition.inputs(now_ms, MAX_DEADLINES_PER_STEP)
             self._meter.came(inputs, now_ms)
             made = Made()
-            if self._take_commands(partition, inputs, made, now_ms) or inputs:
+            if self._reception.take(partition, inputs, made, now_ms) or inputs:
                 work.append((partition, inputs, made))
         if work:
             self._make_turns(work, now_ms)
@@ -771,21 +656,10 @@ class Coordinator:
             self._runtime.at("appended")
         for partition in self.partitions.values():
             if partition.ownership.running:
-                self._pace(partition)
+                partition.commands.pace(self._log)
                 partition.intake.pace(self._log)
                 self._try_next(partition, now_ms)
                 self._write_position_if_idle(partition, now_ms)
-
-    def _pace(self, partition: Partition) -> None:
-        """Commands that cannot be decided so fast are left in the log, not in memory."""
-        full = len(partition.pending) >= MAX_PENDING or partition.pending_bytes >= MAX_PENDING_BYTES
-        few = len(partition.pending) <= MAX_PENDING // 2 and partition.pending_bytes <= MAX_PENDING_BYTES // 2
-        if partition.follows_commands and full:
-            self._log.unseek(COMMANDS, partition.number)
-            partition.follows_commands = False
-        elif few and not partition.follows_commands:
-            self._log.seek(COMMANDS, partition.number, partition.next_command)
-            partition.follows_commands = True
 
     def _try_next(self, partition: Partition, now_ms: int) -> None:
         """Announce whose code is tried next; it is entered when that is read back."""
@@ -797,7 +671,7 @@ class Coordinator:
             return
         run_id, workflow_id = found
         if caution.announced() == run_id:
-            self._write_position(partition, [], now_ms, trying=run_id)
+            partition.write_position(now_ms, trying=run_id)
         else:
             partition.resumes[workflow_id] = None
 
@@ -855,84 +729,6 @@ class Coordinator:
             ids = {"workflow_id": warned.workflow_id, "run_id": warned.run_id}
             log.warning("%s", warned.message, extra=ids)
 
-    def _take_commands(
-        self, partition: Partition, inputs: dict[str, list[Input]], made: Made, now_ms: int
-    ) -> int:
-        """Decode commands and put them with the inputs of their workflow id; returns how many were taken."""
-        count = self._log.partitions(COMMANDS)
-        taken = 0
-        while partition.pending and taken < MAX_COMMANDS_PER_STEP:
-            record = partition.pending.popleft()
-            partition.pending_bytes -= len(record.value or b"")
-            taken += 1
-            command = self._decode_command(partition, record)
-            if command is None:
-                continue
-            self._meter.took(command, now_ms - record.time_ms)
-            if isinstance(command, WorkerLost):
-                made.late.append(record.offset)
-                self._on_worker_lost(partition, command, inputs)
-                continue
-            if command.workflow_id in partition.poisoned:
-                self._set_aside(partition, record, command)
-                continue
-            home = partition_of(command.workflow_id, count)
-            if home != partition.number:
-                self._forward(partition, record, command, home)
-                continue
-            inputs.setdefault(command.workflow_id, []).append(Input(command, record.offset))
-        return taken
-
-    def _decode_command(self, partition: Partition, record: Record) -> Command | None:
-        try:
-            command = avro.decode_command(record.value or b"")
-            if not isinstance(command, WorkerLost):
-                check_workflow_id(command.workflow_id)
-        except (avro.DecodeError, UsageError) as error:
-            self._dead_letter(record, str(error), partition)
-            return None
-        if not command.request_id:
-            request_id = f"{record.topic}-{record.partition}-{record.offset}"
-            command = msgspec.structs.replace(command, request_id=request_id)
-        if record.headers and isinstance(command, StartWorkflow) and not command.headers:
-            command = msgspec.structs.replace(command, headers=trace_of_record(record.headers))
-        return command
-
-    def _set_aside(self, partition: Partition, record: Record, command: WorkflowCommand) -> None:
-        """A command of an id that the engine failed on: a dead letter, and an answer to who asks."""
-        self._dead_letter(record, partition.poisoned[command.workflow_id], partition)
-        message = f"the engine failed on workflow id {command.workflow_id!r}; see the dead letters"
-        for answer in answers(command, rejected(Rejection(reason="engine-failed", message=message))):
-            self._answer(partition, answer, partition.ownership.next_offset - 1)
-
-    def _on_worker_lost(
-        self, partition: Partition, command: WorkerLost, inputs: dict[str, list[Input]]
-    ) -> None:
-        for ref in self._dispatcher.open_on(command.worker, partition.number):
-            if ref.workflow_id in partition.poisoned:
-                continue
-            given = Input(LoseWorker(command.worker), run_id=ref.run_id)
-            found = inputs.setdefault(ref.workflow_id, [])
-            if given not in found:
-                found.append(given)
-        self._lost_sent.pop((partition.number, command.worker), None)
-
-    def _forward(self, partition: Partition, record: Record, command: Command, home: int) -> None:
-        """A command on the wrong partition is never decided there, nor is one on ``commands-tx``."""
-        partition.hold(record)
-        receipt = Receipt(partition.number, partition.ownership.nonce, forwarded=record)
-        self._outgoing.append(COMMANDS, home, record.key, avro.encode(command), token=receipt)
-
-    def _dead_letter(self, record: Record, reason: str, partition: Partition | None) -> None:
-        log.warning("%s-%d at %d: %s", record.topic, record.partition, record.offset, reason)
-        self._meter.set_aside(record.topic)
-        receipt = None
-        if partition is not None:
-            partition.hold(record)
-            receipt = Receipt(partition.number, partition.ownership.nonce, set_aside=record)
-        letter = letter_record(letter_of(record, reason))
-        self._outgoing.append(DEAD_LETTERS, 0, letter.key, letter.value, token=receipt)
-
     def _dispatch_waiting(self, made_by: dict[int, Made], now_ms: int) -> None:
         running = [number for number, found in self.partitions.items() if found.ownership.running]
         orders: dict[tuple[int, str, str], list[tuple[int, str, int]]] = {}
@@ -954,68 +750,31 @@ class Coordinator:
 
     def _append(self, partition: Partition, made: Made, now_ms: int) -> None:
         """Append the drafts of a step; answers that wait for something get it here."""
-        marks = self._marks(partition, made)
-        sent_through = partition.outflow.sent_through
+        marks = partition.marks_of(made)
         for draft, mark in zip(made.drafts, marks, strict=True):
             try:
-                partition.seal(draft, mark, sent_through)
+                partition.seal(draft, mark)
             except Exception:
                 self._poison(partition, draft.run.state.workflow_id)
                 return
-        if made.drafts:
-            partition.last_append_s = partition.now_s
-            partition.written_marks = marks[-1]
-            partition.written_sent_through = sent_through
         if made.covered:
             if made.drafts:
                 partition.ownership.last_entry().answers.extend(made.covered)
             else:
-                self._write_position(partition, made.covered, now_ms)
+                partition.write_position(now_ms, made.covered)
         if made.live:
             entry: Entry | None = partition.ownership.last_entry()
             if entry is not None:
                 entry.answers.extend(made.live)
             else:
                 for answer in made.live:
-                    self._answer(partition, answer, partition.ownership.next_offset - 1)
-
-    def _marks(self, partition: Partition, made: Made) -> list[Marks]:
-        """The low-water marks of each draft: below them, everything is covered by it or earlier ones."""
-        whole = self._low_water(partition)
-        low, commands_tx = whole.commands, whole.commands_tx
-        marks = []
-        last = len(made.drafts) - 1
-        for place in range(last, -1, -1):
-            marks.append(Marks(commands=low, commands_tx=commands_tx))
-            draft = made.drafts[place]
-            low = min([low, *draft.offsets])
-            if place == last:
-                low = min([low, *made.late])
-        return marks[::-1]
-
-    def _low_water(self, partition: Partition) -> Marks:
-        """Below them, every command was decided, or set aside or forwarded, which was acknowledged."""
-        low = partition.pending[0].offset if partition.pending else partition.next_command
-        return Marks(commands=min([low, *partition.held]), commands_tx=partition.intake.mark)
-
-    def _moved(self, partition: Partition) -> bool:
-        """Whether more is consumed than history says."""
-        low, written = self._low_water(partition), partition.written_marks
-        return low.commands > written.commands or low.commands_tx > written.commands_tx
-
-    def _write_position(
-        self, partition: Partition, answers: list[Answer], now_ms: int, *, trying: str = ""
-    ) -> None:
-        marks = self._low_water(partition)
-        partition.append_position(marks, partition.outflow.sent_through, now_ms, answers, trying)
-        partition.written_marks, partition.written_sent_through = marks, partition.outflow.sent_through
-        partition.last_append_s = partition.now_s
+                    self._sender.answer(partition, answer, partition.ownership.next_offset - 1)
 
     def _write_position_if_idle(self, partition: Partition, now_ms: int) -> None:
         if partition.now_s - partition.last_append_s < POSITION_AFTER_S or partition.ownership.in_flight:
             return
-        if self._moved(partition) or partition.outflow.sent_through > partition.written_sent_through:
-            self._write_position(partition, [], now_ms)
+        if partition.moved or partition.outflow.sent_through > partition.written_sent_through:
+            partition.write_position(now_ms)
         marks = partition.marks
         for topic, mark in ((COMMANDS, marks.commands), (COMMANDS_TX, marks.commands_tx)):
             if mark - self._deleted.get((topic, partition.number), 0) >= DELETE_EVERY:

@@ -75,8 +75,8 @@ class MetricsMeter:
 
     def beat(self, partitions: Collection[Partition], backlogs: Iterable[QueueBacklog], now_ms: int) -> None:
         """Once per second: how things are."""
-        oldest_ms = [found.pending[0].time_ms for found in partitions if found.pending]
-        self.metrics.waiting.set(sum(len(found.pending) for found in partitions))
+        oldest_ms = [found.commands.waiting[0].time_ms for found in partitions if found.commands.waiting]
+        self.metrics.waiting.set(sum(len(found.commands.waiting) for found in partitions))
         self.metrics.lag.set(_seconds(now_ms - min(oldest_ms)) if oldest_ms else 0.0)
         self.metrics.blocked.set(sum(map(len, self._blocked.values())))
         found = {backlog.task_queue: backlog for backlog in backlogs}

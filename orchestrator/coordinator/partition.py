@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from orchestrator.codec import avro
 from orchestrator.coordinator.caution import Caution
+from orchestrator.coordinator.command_queue import CommandQueue
 from orchestrator.coordinator.dispatch import ActivityRef, Dispatcher
-from orchestrator.coordinator.drafts import Answer, Draft, Input, RefusedDelivery, Resume, turn_of
+from orchestrator.coordinator.drafts import Answer, Draft, Input, Made, RefusedDelivery, Resume, turn_of
 from orchestrator.coordinator.intake import Intake
 from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import Ownership
@@ -29,7 +30,7 @@ from orchestrator.coordinator.watchdog import Watch
 from orchestrator.engine import activity, outbox
 from orchestrator.engine.outbox import Outgoing
 from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
-from orchestrator.log.port import Record
+from orchestrator.log.port import Log, Record
 from orchestrator.log.topics import COMMANDS_TX
 from orchestrator.protocol.commands import AwaitResult
 from orchestrator.protocol.events import ActivityScheduled
@@ -114,18 +115,14 @@ class Partition:
         self.outflow = Outflow(checkpoint.sent_through)
         self.caution = Caution.none()
         self.cleaner = Cleaner(self.store, retention_ms=self._retention_ms)
-        self.pending: deque[Record] = deque()
-        self.held: set[int] = set()
+        self.commands = CommandQueue(self.number, self.marks.commands)
         self.intake = Intake(self.number, self.marks.commands_tx)
-        self.next_command = self.marks.commands
         self.resumes: dict[str, None] = {}
         self.refused: list[RefusedDelivery] = []
         self.last_append_s = 0.0
         self._position_asked_s = float("-inf")
-        self.written_marks = self.marks
+        self._written_marks = self.marks
         self.written_sent_through = checkpoint.sent_through
-        self.pending_bytes = 0
-        self.follows_commands = False
         self._requests: dict[tuple[str, str], Draft] = {}
         self._waiters: dict[str, list[tuple[float, AwaitResult]]] = {}
         self._blocked: list[tuple[float, str]] = []
@@ -141,13 +138,21 @@ class Partition:
 
     def hold(self, record: Record) -> None:
         """A command leaves without having been decided: it is consumed when that is acknowledged."""
-        (self.intake.held if record.topic == COMMANDS_TX else self.held).add(record.offset)
+        self._held(record).add(record.offset)
 
     def let_go(self, receipt: Receipt) -> None:
         """A command that was held has left."""
         record = receipt.forwarded or receipt.set_aside
         if record is not None:
-            (self.intake.held if record.topic == COMMANDS_TX else self.held).discard(record.offset)
+            self._held(record).discard(record.offset)
+
+    def _held(self, record: Record) -> set[int]:
+        return self.intake.held if record.topic == COMMANDS_TX else self.commands.held
+
+    def read_no_commands(self, log_: Log) -> None:
+        """Nothing more is to be decided here."""
+        self.commands.stop(log_)
+        self.intake.stop(log_)
 
     @property
     def marks(self) -> Marks:
@@ -345,7 +350,7 @@ class Partition:
     def idle(self, now_ms: int) -> bool:
         """Whether there is nothing to decide now."""
         if (
-            self.pending
+            self.commands.waiting
             or self.resumes
             or self.refused
             or (self._blocked and self._blocked[0][0] <= self.now_s)
@@ -379,9 +384,34 @@ class Partition:
         """When the next blocked run is due (monotonic seconds)."""
         return self._blocked[0][0] if self._blocked else None
 
-    def seal(self, draft: Draft, marks: Marks, sent_through: int) -> None:
+    @property
+    def _low_water(self) -> Marks:
+        """Below them, every command was decided, or set aside or forwarded, which was acknowledged."""
+        return Marks(commands=self.commands.mark, commands_tx=self.intake.mark)
+
+    @property
+    def moved(self) -> bool:
+        """Whether more is consumed than history says."""
+        low, written = self._low_water, self._written_marks
+        return low.commands > written.commands or low.commands_tx > written.commands_tx
+
+    def marks_of(self, made: Made) -> list[Marks]:
+        """The low-water marks of each draft: below them, everything is covered by it or earlier ones."""
+        whole = self._low_water
+        low, commands_tx = whole.commands, whole.commands_tx
+        marks = []
+        last = len(made.drafts) - 1
+        for place in range(last, -1, -1):
+            marks.append(Marks(commands=low, commands_tx=commands_tx))
+            draft = made.drafts[place]
+            low = min([low, *draft.offsets])
+            if place == last:
+                low = min([low, *made.late])
+        return marks[::-1]
+
+    def seal(self, draft: Draft, marks: Marks) -> None:
         """Give a draft its place in the log and append it, in parts if it is large."""
-        state = draft.run.state
+        state, sent_through = draft.run.state, self.outflow.sent_through
         epoch, seq = self.ownership.header()
         whole = turn_of(draft, epoch=epoch, seq=seq, marks=marks, sent_through=sent_through)
         records, values = self._records(whole)
@@ -397,7 +427,12 @@ class Partition:
             answers=draft.answers,
             publishes=outbox.has_publications(turn),
         )
+        self._append(records, values, entry)
+
+    def _append(self, records: list[Turn] | list[Position], values: list[bytes], entry: Entry) -> None:
         self.ownership.append(records, values, entry)
+        self.last_append_s = self.now_s
+        self._written_marks, self.written_sent_through = entry.marks, entry.sent_through
 
     def _outgoing(self, turn: Turn, state: RunState) -> list[Outgoing]:
         """From the state in memory, where it still holds what was scheduled; else from the store."""
@@ -441,16 +476,15 @@ class Partition:
             first = last
         return records, [avro.encode(record) for record in records]
 
-    def append_position(
-        self, marks: Marks, sent_through: int, time_ms: int, answers: list[Answer], trying: str = ""
-    ) -> None:
+    def write_position(self, time_ms: int, answers: Sequence[Answer] = (), *, trying: str = "") -> None:
         """Note what was consumed or sent without a turn, or whose code is entered next."""
         epoch, seq = self.ownership.header()
+        marks, sent_through = self._low_water, self.outflow.sent_through
         position = Position(
             epoch=epoch, seq=seq, marks=marks, sent_through=sent_through, time_ms=time_ms, trying=trying
         )
-        entry = Entry(marks=marks, sent_through=sent_through, rows=[], answers=answers)
-        self.ownership.append([position], [avro.encode(position)], entry)
+        entry = Entry(marks=marks, sent_through=sent_through, rows=[], answers=list(answers))
+        self._append([position], [avro.encode(position)], entry)
 
     # ------------------------------------------------------------------------------------ read back
 

@@ -15,6 +15,7 @@ from orchestrator.coordinator.ownership import Ownership, Phase
 from orchestrator.coordinator.partition import Partition
 from orchestrator.coordinator.publisher import EventPublisher
 from orchestrator.coordinator.retention import Cleaner
+from orchestrator.coordinator.sender import Sender
 from orchestrator.coordinator.verdicts import Found, Void
 from orchestrator.engine import activity
 from orchestrator.engine.validity import Validity
@@ -40,10 +41,10 @@ def everything_is_valid(patch: Callable[..., None]) -> None:
 def the_mark_is_the_highest_offset(patch: Callable[..., None]) -> None:
     """A turn's mark covers commands that only later turns decide."""
 
-    def marks(self: Coordinator, partition: Any, made: Any) -> list[Marks]:
-        return [Marks(commands=partition.next_command) for _ in made.drafts]
+    def marks(self: Partition, made: Any) -> list[Marks]:
+        return [Marks(commands=self.commands.next_offset) for _ in made.drafts]
 
-    patch(Coordinator, "_marks", marks)
+    patch(Partition, "marks_of", marks)
 
 
 def what_is_forwarded_has_arrived(patch: Callable[..., None]) -> None:
@@ -53,12 +54,12 @@ def what_is_forwarded_has_arrived(patch: Callable[..., None]) -> None:
 
 def what_is_forwarded_is_a_new_request(patch: Callable[..., None]) -> None:
     """A command that is forwarded again does not have the request id of its place."""
-    original = Coordinator._forward
+    original = Sender.forward
 
-    def forward(self: Coordinator, partition: Any, record: Any, command: Any, home: int) -> None:
+    def forward(self: Sender, partition: Any, record: Any, command: Any, home: int) -> None:
         original(self, partition, record, replace(command, request_id=""), home)
 
-    patch(Coordinator, "_forward", forward)
+    patch(Sender, "forward", forward)
 
 
 def state_is_dropped_under_a_living_claim(patch: Callable[..., None]) -> None:
@@ -115,8 +116,8 @@ def release_before_the_read_back(patch: Callable[..., None]) -> None:
     """Tasks leave when a turn is appended, before it is known to count."""
     original = Partition.seal
 
-    def seal(self: Partition, draft: Any, marks: Any, sent_through: int) -> None:
-        original(self, draft, marks, sent_through)
+    def seal(self: Partition, draft: Any, marks: Any) -> None:
+        original(self, draft, marks)
         entry = self.ownership.last_entry()
         if entry.outgoing:
             EARLY[self.number](self, -1, entry.outgoing)
@@ -127,7 +128,7 @@ def release_before_the_read_back(patch: Callable[..., None]) -> None:
 
     def step(self: Coordinator, timeout_s: float = 0.0) -> None:
         for number in self.partitions:
-            EARLY[number] = self._send
+            EARLY[number] = self._sender.send
         start(self, timeout_s)
 
     patch(Partition, "seal", seal)

@@ -10,6 +10,7 @@ from orchestrator.codec.readers import ReaderCompiler
 from orchestrator.codec.writers import WriterCompiler
 from orchestrator.protocol.commands import Command, SignalWorkflow
 from orchestrator.protocol.events import ActivityScheduled, TimerFired
+from orchestrator.protocol.records import Marks, Position
 from orchestrator.protocol.tasks import ActivityTask
 from orchestrator.protocol.values import Payload, RetryPolicy
 
@@ -63,6 +64,14 @@ def test_what_the_fast_reader_does_not_take_is_said_by_the_slow_one() -> None:
         avro.decode(data[:-1])
     with pytest.raises(avro.DecodeError, match="left over"):
         avro.decode(data + b"\x00")
+
+
+def test_an_integer_of_more_than_64_bits_is_not_read_as_one_that_nobody_can_write() -> None:
+    """Ten bytes could hold 70 of them; other readers drop what is too much."""
+    written = avro.encode(Position(epoch=1, seq=1, marks=Marks(), sent_through=2**62, time_ms=0))
+    assert written.count(b"\x80" * 9 + b"\x01") == 1
+    found = avro.decode(written.replace(b"\x80" * 9 + b"\x01", b"\x80" * 9 + b"\x03"))
+    assert avro.decode(avro.encode(found)) == found
 
 
 def test_times_are_read_right_however_many_there_are() -> None:

@@ -100,7 +100,7 @@ class Bench:
 
     def __init__(self, folder: Path, *workflows: type, **options: Any) -> None:
         self.folder = folder
-        self.options = {**self.options, **options}
+        self.own_options = options
         self.runtime = Runtime()
         self.hook = Hook()
         self.cluster = SimulatedCluster(
@@ -121,7 +121,7 @@ class Bench:
             self.runtime,
             log_id="log",
             suspects=suspects,
-            **self.options,
+            **{**self.options, **self.own_options},
         )
         self.coordinator.start()
         self.until(lambda: bool(self.coordinator.partitions) and self.partition.ownership.running)
@@ -162,7 +162,9 @@ class Bench:
     def _busy(self) -> bool:
         partition = self.partition
         running = partition.ownership.running
-        return bool(not running or partition.pending or partition.resumes or partition.ownership.in_flight)
+        return bool(
+            not running or partition.commands.waiting or partition.resumes or partition.ownership.in_flight
+        )
 
     def _steps_are_idle(self) -> bool:
         """One step decides, the next one sends what came of it."""

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator import workflow
 from orchestrator.codec import avro
-from orchestrator.coordinator import coordinator, ownership
+from orchestrator.coordinator import command_queue, ownership
 from orchestrator.coordinator.ownership import ACK_DEADLINE_S, IDLE_S, LEAVE_S, Phase
 from orchestrator.coordinator.turn import TurnMaker
 from orchestrator.log import simulated
@@ -379,12 +379,12 @@ def position(seq: int) -> Position:
     return Position(epoch=1, seq=seq, marks=Marks(), sent_through=-1, time_ms=0)
 
 
-@pytest.mark.parametrize("limit", ["MAX_PENDING", "MAX_PENDING_BYTES"])
+@pytest.mark.parametrize("limit", ["MAX_WAITING", "MAX_WAITING_BYTES"])
 def test_commands_that_cannot_be_decided_stay_in_the_log(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     bench.send(start())
-    monkeypatch.setattr(coordinator, limit, 20)
+    monkeypatch.setattr(command_queue, limit, 20)
     monkeypatch.setattr(simulated, "POLL_RECORDS", 10)
     bench.cluster.stalled = True
     bench.put(signal("note", "first"))
@@ -394,7 +394,7 @@ def test_commands_that_cannot_be_decided_stay_in_the_log(
     pending = 0
     for _ in range(30):
         bench.step()
-        pending = max(pending, len(bench.partition.pending))
+        pending = max(pending, len(bench.partition.commands.waiting))
     assert 0 < pending <= 30
     bench.cluster.stalled = False
     bench.settle()

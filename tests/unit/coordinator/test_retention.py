@@ -339,13 +339,13 @@ def test_it_waits_for_a_position_that_covers_its_commands(bench: Bench) -> None:
     keys = {key for turn in bench.turns for key in turn_keys(turn)}
     bench.send(start("busy", "busy"))
     bench.partition.history.covered_through = -1
-    bench.partition.held.add(0)  # a forwarded command is not acknowledged
+    bench.partition.commands.held.add(0)  # a forwarded command is not acknowledged
     for n in range(round(AFTER_S)):
         bench.put(signal("note", str(n), workflow_id="busy"))
         bench.runtime.elapsed_s += 1
         bench.step(3)
     assert not keys & set(tombstones(bench))
-    bench.partition.held.clear()
+    bench.partition.commands.held.clear()
     for n in range(130):
         bench.put(signal("note", str(n), workflow_id="busy", request_id=f"again-{n}"))
         bench.runtime.elapsed_s += 1
