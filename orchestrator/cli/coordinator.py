@@ -93,7 +93,7 @@ def _run(
         identity=identity,
         watch=Watchdog(_end),
         retention_ms=round(retention.total_seconds() * 1_000),
-        meter=MetricsMeter(CoordinatorMetrics(metrics)),
+        meter=MetricsMeter(CoordinatorMetrics(metrics), loaded.workflows),
         traces=find_traces(),
     )
     operations = Operations(metrics, lambda: _why_dead(member), lambda: _why_not_ready(member, kafka))

@@ -80,7 +80,7 @@ async def _run(
             tuple(loaded.workflows.values()),
             runtime=SystemRuntime(watch.at),
             retention=retention,
-            meter=MetricsMeter(CoordinatorMetrics(registry)),
+            meter=MetricsMeter(CoordinatorMetrics(registry), loaded.workflows),
         )
         stack.push_async_callback(asyncio.to_thread, engine.close)
         try:

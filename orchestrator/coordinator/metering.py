@@ -11,18 +11,36 @@ from typing import Any
 from orchestrator.coordinator.drafts import Draft, Input
 from orchestrator.coordinator.partition import Entry, Partition
 from orchestrator.engine.state import Deadline
+from orchestrator.log.topics import COMMANDS, COMMANDS_TX, WORKERS
 from orchestrator.protocol import events as e
 from orchestrator.protocol.commands import Command, StartWorkflow
 from orchestrator.protocol.tasks import QueueBacklog
+from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.telemetry.metrics import CoordinatorMetrics
+
+SET_ASIDE_FROM = (COMMANDS, COMMANDS_TX, WORKERS)
+"""Topics whose records a coordinator reads, and may set aside."""
 
 
 class MetricsMeter:
-    """Implements :class:`orchestrator.coordinator.meter.Meter`."""
+    """Implements :class:`orchestrator.coordinator.meter.Meter`.
 
-    def __init__(self, metrics: CoordinatorMetrics) -> None:
-        """Tell ``metrics``."""
+    Counters that alerts look at begin at 0 before anything happens: Prometheus sees no increase in one that
+    appears as 1, so the first dead letter or failed run of a process would go unnoticed.
+
+    Args:
+        metrics: what is told.
+        workflow_types: those whose closes are counted from 0 on; of others, from the first start on.
+    """
+
+    def __init__(self, metrics: CoordinatorMetrics, workflow_types: Iterable[str] = ()) -> None:
         self.metrics = metrics
+        for topic in SET_ASIDE_FROM:
+            metrics.dead_letters.labels(topic)
+        self._types: set[str] = set()
+        """Workflow types whose counters are there."""
+        for workflow_type in workflow_types:
+            self._expect(workflow_type)
         self._blocked: dict[int, set[str]] = {}
         """Run ids by partition, for each one that is owned."""
         self._queues: set[str] = set()
@@ -88,7 +106,16 @@ class MetricsMeter:
             self.metrics.oldest.labels(queue).set(_seconds(now_ms - backlog.oldest_time_ms))
         self._queues = set(found)
 
+    def _expect(self, workflow_type: str) -> None:
+        """Runs of this type may close in any way."""
+        if workflow_type not in self._types:
+            self._types.add(workflow_type)
+            for status in WorkflowStatus:
+                if not status.is_open:
+                    self.metrics.closed.labels(workflow_type, status.value)
+
     def _started(self, partition: int, draft: Draft, event: e.WorkflowStarted) -> None:
+        self._expect(event.workflow_type)
         self.metrics.started.labels(event.workflow_type).inc()
 
     def _closed(self, partition: int, draft: Draft, event: e.Event) -> None:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from orchestrator import workflow
 from orchestrator.codec import avro
 from orchestrator.coordinator.metering import MetricsMeter
-from orchestrator.log.topics import COMMANDS, HISTORY
+from orchestrator.log.topics import COMMANDS, COMMANDS_TX, HISTORY, WORKERS
 from orchestrator.protocol import commands as c
 from orchestrator.protocol.records import Claim, history_key
 from orchestrator.protocol.values import Failure, FailureKind
@@ -72,6 +72,24 @@ def measured(tmp_path: Path) -> Measured:
 def failed(task: object) -> c.FailActivity:
     failure = Failure(kind=FailureKind.APPLICATION, type="Busy", message="later")
     return report(task, c.FailActivity, failure=failure)  # type: ignore[no-any-return]
+
+
+def test_what_alerts_look_at_is_there_before_it_happens() -> None:
+    registry = CollectorRegistry()
+    MetricsMeter(CoordinatorMetrics(registry), ["Order"])
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"orchestrator_{name}", labels)
+
+    assert [value("dead_letters_total", topic=topic) for topic in (COMMANDS, COMMANDS_TX, WORKERS)] == [0] * 3
+    for status in ("Completed", "Failed", "Canceled", "Terminated", "TimedOut"):
+        assert value("workflows_closed_total", workflow_type="Order", status=status) == 0
+    assert value("partitions") == 0
+
+
+def test_a_type_that_was_not_named_is_counted_from_its_first_start_on(measured: Measured) -> None:
+    measured.bench.send(start())
+    assert measured("workflows_closed_total", workflow_type="Order", status="Failed") == 0
 
 
 def test_a_run_is_counted_from_its_start_to_its_close(measured: Measured) -> None:
