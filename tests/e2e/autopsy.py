@@ -16,7 +16,7 @@ from orchestrator.protocol import events as e
 from orchestrator.protocol.commands import Command, SignalWorkflow, StartWorkflow
 from orchestrator.protocol.records import Claim, Turn
 from orchestrator.protocol.views import History
-from orchestrator.testing.replayer import Replayer
+from orchestrator.testing import Replayer
 from tests.e2e.steady import POKES, PREFIX, Notes, Steady, read_ledger
 from tests.e2e.victim import TOPIC
 from tests.simulation import checkers

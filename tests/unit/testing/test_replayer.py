@@ -11,7 +11,7 @@ from orchestrator.demo.onboarding import MerchantOnboarding
 from orchestrator.demo.orders import OrderFulfilment
 from orchestrator.errors import DefinitionError, NotDeterministic, UsageError
 from orchestrator.protocol.views import History
-from orchestrator.testing.replayer import Replayer
+from orchestrator.testing import Replayer
 
 HISTORIES = sorted((Path(__file__).parent.parent.parent / "fixtures" / "histories").glob("*.json"))
 
