@@ -195,6 +195,7 @@ def description_text(found: dict[str, Any]) -> str:
             "Blocked by": failure_text(found["blocked"]),
             "Stack": ((found["blocked"] or found["failure"] or {}).get("stack") or "").rstrip(),
             "Cancel": "requested" if found["cancel_requested"] else "",
+            "Waits": _waits(found),
         }
     )
     activities = [
@@ -219,6 +220,17 @@ def description_text(found: dict[str, Any]) -> str:
     if timers:
         sections.append(output.table(["TIMER", "FIRES", "SUMMARY"], timers))
     return "\n\n".join(sections)
+
+
+def _waits(found: Mapping[str, Any]) -> str:
+    """What an open run waits for, if nothing that is listed says it."""
+    row = found["row"]
+    if row["status"] != "Running" or found["pending_activities"] or found["pending_timers"]:
+        return ""
+    return (
+        f"in its code, for a signal or a condition: 'orchestrator workflow stack {row['workflow_id']}' "
+        "shows where"
+    )
 
 
 def _compact(value: Any) -> str:

@@ -41,7 +41,6 @@ class ActivityOptions(TypedDict, total=False):
     schedule_to_close_timeout: Duration | None
     schedule_to_start_timeout: Duration | None
     start_to_close_timeout: Duration | None
-    heartbeat_timeout: Duration | None
     retry_policy: RetryPolicy | None
     cancellation_type: CancellationType
     summary: str
@@ -49,6 +48,12 @@ class ActivityOptions(TypedDict, total=False):
 
 
 _OPTIONS: Final = frozenset(ActivityOptions.__annotations__)
+
+_NOT_BUILT: Final = {
+    "heartbeat_timeout": "heartbeats are not built yet: leave heartbeat_timeout out; "
+    "start_to_close_timeout bounds an attempt"
+}
+"""Options that Temporal has, and what to do without them: nothing would keep what they promise."""
 
 
 @overload
@@ -83,11 +88,12 @@ def start_activity(
     - ``schedule_to_close_timeout``: the whole of it, all attempts and the waits between;
     - ``start_to_close_timeout``: one attempt;
     - ``schedule_to_start_timeout``: how long an attempt may wait for a worker;
-    - ``heartbeat_timeout``: the longest silence of an attempt;
     - ``task_queue``: which workers may run it, default ``"default"``;
     - ``retry_policy``: default :class:`RetryPolicy`, which retries for ever;
     - ``cancellation_type``: see :class:`ActivityHandle`;
     - ``summary``: one line for people; ``priority``: lower ones go first.
+
+    There is no ``heartbeat_timeout`` yet, and giving one is an error.
 
     Raises:
         UsageError: an option is missing or makes no sense, or the function is no activity.
@@ -327,6 +333,8 @@ def _activity(
     """The action, and what the result is decoded as."""
     instance.loop.guard("starting an activity")
     name, hint = (activity, None) if isinstance(activity, str) else _name_and_result(activity)
+    for missing in options.keys() & _NOT_BUILT.keys():
+        raise UsageError(f"activity {name!r}: {_NOT_BUILT[missing]}")
     if not options.keys() <= _OPTIONS:
         raise UsageError(
             f"activity {name!r} got the unknown option(s) {', '.join(sorted(options.keys() - _OPTIONS))}; "
@@ -352,7 +360,6 @@ def _activity(
             options.get("schedule_to_start_timeout"), "schedule_to_start_timeout"
         ),
         start_to_close_ms=start_to_close_ms,
-        heartbeat_ms=to_positive_ms(options.get("heartbeat_timeout"), "heartbeat_timeout"),
         retry_policy=_DEFAULT_RETRY_POLICY if policy is None else policy.to_protocol(),
         cancellation_type=options.get("cancellation_type", CancellationType.TRY_CANCEL),
         summary=options.get("summary", ""),

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import asdict
 
 from orchestrator.cli import histories
 from orchestrator.protocol.events import (
@@ -13,8 +14,8 @@ from orchestrator.protocol.events import (
     WorkflowStarted,
 )
 from orchestrator.protocol.records import Activation, Marks, Turn
-from orchestrator.protocol.values import Failure, FailureKind, Payload, RetryState
-from orchestrator.protocol.views import History
+from orchestrator.protocol.values import Failure, FailureKind, Payload, RetryState, WorkflowStatus
+from orchestrator.protocol.views import History, PendingTimer, RunDescription, RunRow
 
 FAILURE = Failure(
     kind=FailureKind.APPLICATION,
@@ -79,6 +80,27 @@ def test_details_are_said_as_people_say_them() -> None:
 )
 def test_a_row_of_a_list(row: dict[str, Any], step: str, took: str) -> None:
     assert (histories.step(row), histories.took(row)) == (step, took)
+
+
+def _described(status: WorkflowStatus, **open: Any) -> str:
+    row = RunRow(workflow_id="trip-1", run_id="r", workflow_type="Trip", status=status, start_time_ms=1)
+    found = asdict(RunDescription(row=row, **open))
+    timers = [asdict(timer) for timer in found["pending_timers"]]
+    return histories.description_text(found | {"row": asdict(row), "pending_timers": timers})
+
+
+def test_a_run_that_nothing_keeps_waits_in_its_code() -> None:
+    shown = "'orchestrator workflow stack trip-1' shows where"
+    assert _described(WorkflowStatus.RUNNING).splitlines()[-1] == (
+        f"Waits        in its code, for a signal or a condition: {shown}"
+    )
+    timer = PendingTimer(timer_id=1, fire_time_ms=2)
+    for status, open in (
+        (WorkflowStatus.RUNNING, {"pending_timers": (timer,)}),
+        (WorkflowStatus.BLOCKED, {}),
+        (WorkflowStatus.COMPLETED, {}),
+    ):
+        assert "Waits" not in _described(status, **open)
 
 
 def test_a_history_has_one_line_per_event() -> None:

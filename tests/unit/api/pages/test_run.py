@@ -75,6 +75,15 @@ async def test_a_run_that_waits_shows_for_what(site: Site) -> None:
     ]
 
 
+async def test_a_run_with_nothing_open_says_that_it_waits_in_its_code(site: Site) -> None:
+    page = await site.get(place("waits", site.shelf.run("waits")))
+    assert page.words("div[@id='run-open']/p")[0].startswith("No activity and no timer is open")
+    timer = e.TimerStarted(timer_id=1, fire_time_ms=99_000)
+    for name, event in (("timer", timer), ("closed", e.WorkflowCompleted())):
+        page = await site.get(place(name, site.shelf.run(name, (event,))))
+        assert page.words("div[@id='run-open']/p") == []
+
+
 async def test_a_failed_run_says_why_down_to_the_root_with_its_lines(site: Site) -> None:
     root = Failure(
         kind=FailureKind.APPLICATION,
