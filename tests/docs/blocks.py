@@ -1,6 +1,7 @@
 """The code blocks of a Markdown file, and what they mean.
 
-    ```python title="orders.py"     a file: written into the folder of the document
+    ```python title="orders.py"     a file: written into the folder of the document; the text above it names it,
+                                    for no renderer shows a title
     ```python                       a program: run in that folder
     ```bash                         a script: run in that folder, ends at its first failure
     ```console                      commands after "$ "; lines below them are their output, "..." is anything
@@ -47,7 +48,8 @@ def blocks(path: Path) -> Iterator[Block]:
     """The blocks of a file, in order.
 
     Raises:
-        ValueError: a block has no language, or one that is neither run nor shown.
+        ValueError: a block has no language, or one that is neither run nor shown; or it is a file whose name
+            readers do not see.
     """
     lines = path.read_text(encoding="utf-8").split("\n")
     number = 0
@@ -58,12 +60,21 @@ def blocks(path: Path) -> Iterator[Block]:
         fence = _FENCE.match(lines[number - 1])
         if not fence or fence["language"] not in RUN + SHOWN:
             raise ValueError(f"{path.name}:{number}: a block is one of {', '.join(RUN + SHOWN)}")
+        if fence["title"] and f"`{fence['title']}`" not in _paragraph(lines[: number - 1]):
+            raise ValueError(
+                f"{path.name}:{number}: readers do not see a title; name `{fence['title']}` right above it"
+            )
         end = lines.index("```", number)
         left_out = _NOT_RUN.match(lines[number - 2])
         text = "\n".join(lines[number:end]) + "\n"
         reason = left_out["reason"] if left_out else ""
         yield Block(fence["language"], fence["title"] or "", reason, number + 1, text)
         number = end + 1
+
+
+def _paragraph(lines: list[str]) -> str:
+    """The last paragraph of some lines."""
+    return "\n".join(lines).rstrip().rpartition("\n\n")[2]
 
 
 def commands(block: Block) -> Iterator[Command]:

@@ -30,6 +30,12 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 COMMAND_S = 60.0
 """No command of a document may take longer than a reader's patience."""
 
+WIDE_CHARS = 96
+"""Signs of a line of code that a page shows without a scroll bar: 838 px at GitHub, at 13.6 px a letter."""
+
+FIRST_SCREEN_CHARS = 87
+"""The same for the picture and the code that stand side by side at the top of the README, both together."""
+
 NOT_RUN = 9
 """Blocks that are left out, in all documents together: each is a promise that nobody holds us to."""
 
@@ -183,6 +189,17 @@ def test_the_code_of_the_document_runs(document: Path, terminal: Terminal) -> No
             terminal.run(block)
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md"])
+def test_what_is_read_first_needs_no_scroll_bar(name: str) -> None:
+    wide = [line for b in blocks(ROOT / name) for line in b.text.splitlines() if len(line) > WIDE_CHARS]
+    assert wide == []
+
+
+def test_picture_and_code_stand_side_by_side() -> None:
+    picture, code, *_ = (max(map(len, b.text.splitlines())) for b in blocks(ROOT / "README.md"))
+    assert picture + code <= FIRST_SCREEN_CHARS
+
+
 def test_hardly_any_block_is_left_out() -> None:
     left_out = [f"{path.name}: {b.not_run}" for path in DOCUMENTS for b in blocks(path) if b.not_run]
     assert len(left_out) <= NOT_RUN, left_out
@@ -218,3 +235,10 @@ def test_a_console_shows_commands_and_what_they_print(tmp_path: Path, terminal: 
 def test_a_block_needs_a_language(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"document.md:1: a block is one of bash, console, python"):
         _document(tmp_path, "```\nx\n```\n")
+
+
+def test_the_name_of_a_file_is_there_to_be_read(tmp_path: Path) -> None:
+    file = '```python title="shop.py"\n```\n'
+    assert _document(tmp_path, f"`shop.py`:\n\n{file}")[0].title == "shop.py"
+    with pytest.raises(ValueError, match=r"document.md:3: readers do not see a title; name `shop.py`"):
+        _document(tmp_path, f"A shop:\n\n{file}")
