@@ -200,6 +200,18 @@ def test_picture_and_code_stand_side_by_side() -> None:
     assert picture + code <= FIRST_SCREEN_CHARS
 
 
+def test_how_long_a_takeover_takes_is_said_alike_everywhere() -> None:
+    measured = re.search(
+        r"SIGKILL / SIGTERM \| \| (?P<killed>[\d.–]+ s) / (?P<stopped>[\d.–]+ s)",
+        (ROOT / "README.md").read_text(),
+    )
+    assert measured
+    for name in ("docs/kafka.md", "docs/operations.md"):
+        text = (ROOT / name).read_text()
+        assert measured["killed"] in text, name
+        assert measured["stopped"] in text, name
+
+
 def test_hardly_any_block_is_left_out() -> None:
     left_out = [f"{path.name}: {b.not_run}" for path in DOCUMENTS for b in blocks(path) if b.not_run]
     assert len(left_out) <= NOT_RUN, left_out
