@@ -225,7 +225,7 @@ def unit_tests_mirror_the_tree(source: Source) -> Iterator[str]:
 
 def code_speaks_of_itself_only(source: Source) -> Iterator[str]:
     words = (
-        r"claude|anthropic|openai|chatgpt|copilot|language model|\bllms?\b(?![-_.]txt)"
+        r"claude|anthropic|openai|chatgpt|copilot|language model|\bllms?\b(?!(-full)?[-_.]txt)"
         r"|ai[- ](assisted|generated)"
     )
     for number, found in source.grep(words, flags=re.IGNORECASE):

@@ -24,7 +24,7 @@ def worker(
     modules: Annotated[list[str], Parameter(name="MODULE", negative=())],
     /,
     *,
-    task_queue: list[str] | None = None,
+    task_queue: Annotated[list[str] | None, Parameter(negative=())] = None,
     slots: int = config.SLOTS,
     grace: float = 10.0,
     logging: Logging | None = None,

@@ -1,7 +1,7 @@
 """The code blocks of a Markdown file, and what they mean.
 
-    ```python title="orders.py"     a file: written into the folder of the document; the text above it names it,
-                                    for no renderer shows a title
+    ```python title="orders.py"     a file: written into the folder of the document; the text above
+                                    it names it, for no renderer shows a title
     ```python                       a program: run in that folder
     ```bash                         a script: run in that folder, ends at its first failure
     ```console                      commands after "$ "; lines below them are their output, "..." is anything
