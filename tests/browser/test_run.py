@@ -87,6 +87,10 @@ async def test_updates_go_on_when_the_engine_is_back(stage: Stage, visit: Visit)
         await page.evaluate("window.notReloaded = true")
         connection = page.locator("[data-connection]")
         await expect(connection).to_have_text("live")
+        most_ms = await page.evaluate(
+            "document.querySelector('[hx-trigger=seen]')._htmx.sse.config.reconnectMaxDelay"
+        )
+        assert most_ms <= 3_000, "whoever waits for it does not want to wait for a minute more"
         visitor.expected |= {"net::ERR_", "htmx:sse:error"}
         await stage.stop()
         await expect(connection).to_have_text("not connected, trying again")

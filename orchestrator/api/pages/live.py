@@ -34,9 +34,6 @@ all of them together take a tenth of a processor's time at most, however much th
 SEND_S = 20.0
 """A browser that takes nothing for so long is let go; it comes again if it still lives."""
 
-RETRY_MS = 1_000
-"""After how long a browser whose connection ended asks again."""
-
 STILL_HERE = ": still here\n\n"
 """A comment: browsers pass over it, and proxies see that the connection lives."""
 
@@ -102,7 +99,7 @@ class Live(StreamingResponse):
 async def _events(
     watch: Watch, watcher: Watcher, updates: Updates, refresh_s: float | None
 ) -> AsyncIterator[str]:
-    yield f"retry: {RETRY_MS}\n\n"
+    yield STILL_HERE  # whatever stands between passes on what has begun
     while not watcher.closed:
         began = monotonic()
         try:

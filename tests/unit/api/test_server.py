@@ -11,6 +11,7 @@ from orchestrator.api import server as module
 from orchestrator.api.app import create_app
 from orchestrator.api.backend import Backend
 from orchestrator.api.embedded import Engine
+from orchestrator.api.pages.live import STILL_HERE
 from orchestrator.api.reads import ThreadedReader
 from orchestrator.api.server import bind, serving
 from orchestrator.errors import ConfigError, PortInUse
@@ -55,7 +56,7 @@ async def test_who_looks_at_a_page_does_not_hold_up_the_end(
                 request = http.build_request("GET", path, params={"turn": 1_000})
                 answer = await http.send(request, stream=True)
                 lines = answer.aiter_lines()
-                assert await anext(lines) == "retry: 1000"
+                assert await anext(lines) == STILL_HERE.strip()
             assert [line async for line in lines] == [""]
         await aio.close()
     finally:

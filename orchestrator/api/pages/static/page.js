@@ -58,21 +58,43 @@
   setInterval(tell, 1000);
   document.addEventListener("visibilitychange", tell);
 
-  // ---- whether updates come
+  // ---- updates: a browser has six connections to a host, so a page that nobody has seen yet takes none
+
+  const LIVE = "[hx-sse\\:connect]";
+  const AGAIN_MS = 3000; // between two first attempts; later ones are those of htmx-config
+  let wanted = true;
+
+  function connect() {
+    if (document.hidden || !wanted) return;
+    wanted = false;
+    for (const element of document.querySelectorAll(LIVE)) htmx.trigger(element, "seen");
+  }
 
   function connection(words) {
     const place = document.querySelector("[data-connection]");
     if (place && place.textContent !== words) place.textContent = words;
   }
 
-  document.addEventListener("htmx:sse:after:connection", () => connection("live"));
+  document.addEventListener("htmx:sse:after:connection", () => {
+    connection("live");
+    // htmx pauses updates when a page is hidden, but does not notice that while it connects.
+    if (document.hidden) setTimeout(() => document.dispatchEvent(new Event("visibilitychange")));
+  });
   document.addEventListener("htmx:sse:error", () => connection("not connected, trying again"));
+  document.addEventListener("htmx:error", (event) => {
+    if (!event.target.matches?.(LIVE)) return;
+    connection("not connected, trying again");
+    wanted = true;
+    setTimeout(connect, AGAIN_MS);
+  });
   document.addEventListener("htmx:response:error", (event) => {
-    if (event.target.matches?.("[hx-sse\\:connect]")) connection("not live: load the page again for news");
+    if (event.target.matches?.(LIVE)) connection("not live: load the page again for news");
   });
   document.addEventListener("htmx:sse:close", () => connection(""));
 
   document.addEventListener("DOMContentLoaded", () => {
+    document.addEventListener("visibilitychange", connect);
+    connect();
     const button = document.querySelector("[data-keys]");
     button.hidden = false;
     button.addEventListener("click", () => dialog().showModal());

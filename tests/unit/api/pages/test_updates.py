@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from orchestrator.api.pages import timelines
+from orchestrator.api.pages.live import STILL_HERE
 from orchestrator.api.pages.updates import PARTS
 from tests.unit.api.conftest import ADDRESS
 from tests.unit.api.pages.kit import Page, words
@@ -102,7 +103,7 @@ def said(html: str) -> str:
 
 async def test_what_happens_comes_by_itself(run: Run) -> None:
     async with run.live(await run.address()) as browser:
-        await browser.sees("retry")
+        await browser.sees(STILL_HERE)
         assert not messages(browser.text)
         await run.signal()
         await browser.sees("WorkflowSignaled")
@@ -132,7 +133,7 @@ async def test_a_browser_that_comes_again_gets_what_it_has_missed_and_nothing_el
         await browser.sees("WorkflowSignaled")
         last = messages(browser.text)[-1][0]
     async with run.live(address, last) as browser:
-        await browser.sees("retry")
+        await browser.sees(STILL_HERE)
         await run.signal()
         await browser.sees("4 events")
         (message,) = messages(browser.text)
