@@ -59,6 +59,9 @@ async def test_what_happens_is_seen_at_once(stage: Stage, visit: Visit) -> None:
         await talk.signal("stop")
         await expect(status(page, "Completed")).to_be_visible()
         await expect(page.get_by_role("heading", name="Result")).to_be_visible()
+        await expect(page.get_by_role("link", name="Terminate…")).to_have_count(0)
+        await expect(page.get_by_role("link", name="Query…")).to_be_visible()
+        await expect(page).to_have_title(f"{talk.id} (Completed) · orchestrator")
         assert await page.evaluate("window.notReloaded"), "the page was loaded anew"
         assert await page.title() != "1", "the code in a payload ran"
 

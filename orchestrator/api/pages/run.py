@@ -16,11 +16,12 @@ from orchestrator.api.pages.journal import SHOWN, cursor_of, read_journal
 from orchestrator.api.pages.live import Live, seen
 from orchestrator.api.pages.rendering import link_of, now_ms, page_router, render
 from orchestrator.api.pages.timelines import MAX_TURNS_DRAWN, Timelines
-from orchestrator.api.pages.updates import Updates
+from orchestrator.api.pages.updates import REDRAW_S, Updates
 from orchestrator.api.responses import JSON
 from orchestrator.client.reads import AsyncReader
 from orchestrator.codec.query import quoted
 from orchestrator.protocol.ids import partition_of
+from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import RunRow
 
 MAX_PENDING_SHOWN = 100
@@ -31,6 +32,16 @@ MAX_SIBLINGS = 50
 
 DOWNLOAD_TURNS = 500
 """Turns of a download that are in memory at a time."""
+
+STANDS = frozenset(
+    {
+        WorkflowStatus.RUNNING,
+        WorkflowStatus.BLOCKED,
+        WorkflowStatus.TERMINATED,
+        WorkflowStatus.TIMED_OUT,
+    }
+)
+"""Of runs whose code stands somewhere: that of others has come to its end."""
 
 Shown = Annotated[str, Query()]
 Order = Annotated[Literal["newest", "oldest"], Query()]
@@ -77,7 +88,7 @@ def run_pages(backend: Backend) -> APIRouter:
     ) -> Response:
         asked = Asked(workflow_id, run_id, show, order, at)
         context = await _context(backend.reads(bookmark), timelines, asked)
-        return render(request, "run.html", done=DONE.get(done, ""), actions=ACTIONS, **context)
+        return render(request, "run.html", done=DONE.get(done, ""), **context)
 
     @router.get("/workflows/{workflow_id:name}/{run_id:name}/live")
     async def live(  # noqa: PLR0917  # by name, in the URL
@@ -98,10 +109,11 @@ def run_pages(backend: Backend) -> APIRouter:
             reader,
             (workflow_id, run_id),
             lambda: _context(reader, timelines, asked),
+            lambda: _drawing(reader, timelines, asked),
             turn=int(shown) if shown.isascii() and shown.isdigit() else turn,
             fixed=("events",) if at else (),
         )
-        return Live(backend.watch, partition, updates.next)
+        return Live(backend.watch, partition, updates.next, refresh_s=REDRAW_S)
 
     @router.get("/workflows/{workflow_id:name}/{run_id:name}/history.json")
     async def download(request: Request, workflow_id: str, run_id: str) -> Response:
@@ -116,8 +128,9 @@ def run_pages(backend: Backend) -> APIRouter:
 async def _context(reader: AsyncReader, timelines: Timelines, asked: Asked) -> dict[str, Any]:
     """What the template shows. The turn is read first: all else is at least as new."""
     workflow_id, run_id, after = asked.workflow_id, asked.run_id, cursor_of(asked.at)
-    look = await timelines.look(workflow_id, run_id, now_ms(), reader=reader)
-    names = {number: bar.name for number, bar in look.timeline.activities.items()}
+    drawing = await _drawing(reader, timelines, asked)
+    activities = drawing["look"].timeline.activities
+    names = {number: bar.name for number, bar in activities.items()}
     found, journal, siblings = await asyncio.gather(
         reader.describe(workflow_id, run_id),
         read_journal(
@@ -135,13 +148,20 @@ async def _context(reader: AsyncReader, timelines: Timelines, asked: Asked) -> d
         "asked": asked,
         "found": found,
         "row": found.row,
-        "look": look,
         "journal": journal,
         "siblings": siblings,
         "shown_kinds": SHOWN,
+        "actions": ACTIONS,
+        "stands": STANDS,
         "max_pending": MAX_PENDING_SHOWN,
-        "max_turns": MAX_TURNS_DRAWN,
+        **drawing,
     }
+
+
+async def _drawing(reader: AsyncReader, timelines: Timelines, asked: Asked) -> dict[str, Any]:
+    """What the drawing alone shows."""
+    look = await timelines.look(asked.workflow_id, asked.run_id, now_ms(), reader=reader)
+    return {"look": look, "max_turns": MAX_TURNS_DRAWN}
 
 
 async def _siblings(reader: AsyncReader, workflow_id: str, run_id: str) -> Siblings:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from msgspec.structs import replace
 
 from orchestrator.api.backend import Backend
 from orchestrator.api.pages.live import Live
@@ -19,7 +20,7 @@ from orchestrator.codec import query_text
 from orchestrator.codec.query import FIELDS, parse, quoted
 from orchestrator.errors import QueryError
 from orchestrator.protocol.values import WorkflowStatus
-from orchestrator.protocol.views import RunCounts, RunPage
+from orchestrator.protocol.views import RunCounts, RunPage, RunRow
 from orchestrator.view.lists import MAX_ROWS_EXAMINED
 
 PAGE_ROWS = 100
@@ -109,7 +110,7 @@ async def _look(reader: AsyncReader, q: str, page: str = "") -> dict[str, Any]:
 
 
 class _Newest:
-    """The first page of a list, for as long as people can follow it; then how many runs came since."""
+    """The first page of a list, for as long as people can follow it; then its rows, and how many are new."""
 
     def __init__(self, reader: AsyncReader, q: str) -> None:
         self._reader, self._q = reader, q
@@ -122,7 +123,26 @@ class _Newest:
         if self._shown is None or new <= MAX_NEW:
             self._shown = context["found"]
             return context
+        self._shown = await _renewed(self._reader, self._shown, context["found"])
         return context | {"found": self._shown, "new": new}
+
+
+async def _renewed(reader: AsyncReader, shown: RunPage, found: RunPage) -> RunPage:
+    """The rows that are shown, where they are, as they stand now; ``found`` has some of them already.
+
+    Closed runs stay as they are. Others are asked for by their place in the order of starts, for they may
+    have left what the list is about.
+    """
+    known = {row.run_id: row for row in found.rows}
+
+    async def renewed(row: RunRow) -> RunRow:
+        if row.run_id in known or not row.status.is_open:
+            return known.get(row.run_id, row)
+        place = f"WorkflowId = {quoted(row.workflow_id)} AND StartTime = {row.start_time_ms}"
+        page = await reader.list_runs(f"{place} AND RunId = {quoted(row.run_id)}", limit=1)
+        return page.rows[0] if page.rows else row
+
+    return replace(shown, rows=tuple(await asyncio.gather(*map(renewed, shown.rows))))
 
 
 def newer(shown: RunPage | None, found: RunPage) -> int:

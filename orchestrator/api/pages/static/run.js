@@ -5,6 +5,8 @@
   const dialog = () => document.getElementById("dialog");
 
   document.addEventListener("htmx:after:swap", () => {
+    const words = document.querySelector("[data-title]").dataset.title;
+    document.title = words + document.title.slice(document.title.lastIndexOf(" · "));
     const content = document.getElementById("dialog-content");
     if (content?.childElementCount && !dialog().open) dialog().showModal();
   });

@@ -41,9 +41,9 @@ class Browser:
         self.text += message["body"].decode()
         self.came.set()
 
-    async def sees(self, words: str) -> None:
+    async def sees(self, words: str, *, times: int = 1) -> None:
         async with asyncio.timeout(SOON_S):
-            while words not in self.text:
+            while self.text.count(words) < times:
                 self.came.clear()
                 await self.came.wait()
 

@@ -159,3 +159,20 @@ async def test_a_few_new_runs_come_on_top_and_a_flood_is_told(site: Site) -> Non
     assert context["filters"].statuses[0].runs == 4 + runs.MAX_NEW + 1, "counts go on"
     site.shelf.run("later")
     assert (await newest.look())["new"] == runs.MAX_NEW + 2
+
+
+@pytest.mark.parametrize("q", ["", 'ExecutionStatus = "Running"'])
+async def test_rows_that_stay_where_they_are_say_what_becomes_of_their_runs(site: Site, q: str) -> None:
+    newest = runs._Newest(ThreadedReader(site.shelf.reader), q)
+    ids = [site.shelf.run(f'"{number}"') for number in range(3)]
+    await newest.look()
+    for number in range(2 * PAGE_ROWS):
+        site.shelf.run(f"flood-{number}")
+    site.shelf.go_on(ids[1], (e.WorkflowCompleted(),))
+    for _ in range(2):  # what was renewed once stays so
+        rows = (await newest.look())["found"].rows
+        assert [(row.run_id, row.status.value) for row in rows] == [
+            (ids[2], "Running"),
+            (ids[1], "Completed"),
+            (ids[0], "Running"),
+        ]

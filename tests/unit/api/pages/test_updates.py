@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import html5lib
 import httpx
 import pytest
+from starlette.requests import Request
 
-from orchestrator.api.pages import timelines
+from orchestrator.api.pages import run as run_module
+from orchestrator.api.pages import timelines, updates
 from orchestrator.api.pages.live import STILL_HERE
-from orchestrator.api.pages.updates import PARTS
+from orchestrator.api.pages.timelines import Timelines
+from orchestrator.api.pages.updates import PARTS, Updates
+from orchestrator.api.reads import ThreadedReader
+from orchestrator.protocol import events as e
+from orchestrator.protocol.views import History
 from tests.unit.api.conftest import ADDRESS
 from tests.unit.api.pages.kit import Page, words
 from tests.unit.api.pages.test_live import Browser
+from tests.unit.view.shelf import Shelf
 
 API = "/api/v1/workflows/w"
+DAY_MS = 86_400_000
 HOST = (b"host", ADDRESS.removeprefix("http://").encode())
 
 
@@ -38,6 +49,11 @@ class Run:
         page = await self.page(query)
         (found,) = [one.attrib["hx-sse:connect"] for one in page.all("div") if "hx-sse:connect" in one.attrib]
         return found
+
+    async def turn(self) -> str:
+        """The last one."""
+        history = (await self.http.get(f"{API}/history")).json()
+        return str(history["turns"][-1]["turn"])
 
     async def signal(self, name: str = "add") -> None:
         assert (await self.http.post(f"{API}/signals/{name}", json={"input": ["Bob"]})).status_code == 204
@@ -149,7 +165,9 @@ async def test_the_close_is_the_last_that_comes(run: Run) -> None:
         await browser.sees("event: close")
         async with asyncio.timeout(20):
             await browser.ended
-        assert "Terminated" in said(messages(browser.text)[-1][1]["summary"])
+        parts = messages(browser.text)[-1][1]
+        assert "Terminated" in said(parts["summary"])
+        assert said(parts["actions"]) == "Query… Where did the code wait?"
     last = messages(browser.text)[-1][0]
     async with run.live(address, last) as browser:
         await browser.sees("event: close")
@@ -161,7 +179,7 @@ async def test_an_older_page_of_events_stays_where_it_is(run: Run) -> None:
         await run.signal()
         await browser.sees("3 events")
         (message,) = messages(browser.text)
-        assert tuple(message[1]) == ("summary", "values", "open", "drawing")
+        assert tuple(message[1]) == ("summary", "actions", "values", "open", "drawing")
 
 
 async def test_a_list_of_failures_stays_one(run: Run) -> None:
@@ -196,3 +214,103 @@ async def test_another_run_of_the_partition_changes_nothing(run: Run) -> None:
         await run.signal()
         await browser.sees("WorkflowSignaled")
         assert len(messages(browser.text)) == 1
+
+
+async def test_what_is_open_grows_in_the_drawing_though_nothing_happens(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (updates, run_module):
+        monkeypatch.setattr(module, "REDRAW_S", 0.01)
+    monkeypatch.setattr(updates, "REDRAW_COST", 0)
+    async with run.live(await run.address()) as browser:
+        await browser.sees("run-drawing")
+        await browser.sees("run-drawing", times=2)
+        drawings = [parts for _, parts in messages(browser.text)]
+        assert [tuple(parts) for parts in drawings[:2]] == [("drawing",), ("drawing",)]
+        assert drawings[0] != drawings[1]
+        assert {number for number, _ in messages(browser.text)} == {await run.turn()}
+
+
+class Shown:
+    """A run's page over stores that a test fills, and what it is told."""
+
+    def __init__(self, shelf: Shelf, reader: ThreadedReader) -> None:
+        self.shelf, self.reader = shelf, reader
+        self.timelines = Timelines(reader)
+        self.run_id = shelf.run("w")
+        self.now_ms = 10_000
+        self.drawings = 0
+
+    async def look(self) -> dict[str, Any]:
+        self.drawings += 1
+        look = await self.timelines.look("w", self.run_id, self.now_ms)
+        return {"look": look, "max_turns": 9}
+
+    def updates(self) -> Updates:
+        request = Request({"type": "http", "path": "/", "headers": [], "root_path": ""})
+        return Updates(request, self.reader, ("w", self.run_id), self.look, self.look, turn=1)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path)
+    yield shelf
+    shelf.close()
+
+
+async def test_of_a_drawing_that_looks_as_before_only_the_end_is_told(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(0.0, updates.REDRAW_S)
+    monkeypatch.setattr(updates, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(updates, "REDRAW_COST", 0)
+    page = Shown(shelf, ThreadedReader(shelf.reader))
+    told = page.updates()
+    sizes = []
+    for page.now_ms in (2 * DAY_MS, 2 * DAY_MS + 1_000, 3 * DAY_MS):
+        update = await told.next()
+        assert update is not None
+        assert 'data-ago="' + str(page.now_ms) in update.html
+        sizes.append("run-drawing" in update.html)
+    assert sizes == [True, False, True]
+
+
+async def test_a_drawing_that_takes_long_is_made_again_less_often(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(updates, "monotonic", lambda: now_s)
+    page = Shown(shelf, ThreadedReader(shelf.reader))
+
+    async def slowly() -> dict[str, Any]:
+        nonlocal now_s
+        now_s += 1.0
+        return await Shown.look(page)
+
+    monkeypatch.setattr(page, "look", slowly)
+    told = page.updates()
+    for _ in range(1_000):
+        now_s += 1.0
+        await told.next()
+    assert page.drawings == 1_000 // updates.REDRAW_COST
+
+
+class Closing(ThreadedReader):
+    """Reads a history just before its run closes."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        super().__init__(shelf.reader)
+        self.close: Callable[[], None] = lambda: None
+
+    async def history(self, *args: Any, **bounds: Any) -> History:
+        found = await super().history(*args, **bounds)
+        self.close()
+        self.close = lambda: None
+        return found
+
+
+async def test_a_run_that_closes_while_a_browser_connects_is_told_of(shelf: Shelf) -> None:
+    reader = Closing(shelf)
+    page = Shown(shelf, reader)
+    reader.close = lambda: shelf.go_on(page.run_id, (e.WorkflowCompleted(),))
+    assert await page.updates().next() is None, "the end without what it was would leave the page behind"
