@@ -146,6 +146,7 @@ class StoreReader:
         At most ``limit`` of them: the first ones, or the ``newest``.
         """
         store, state = self._find(workflow_id, run_id)
+        after_turn = min(after_turn, state.turn)
         end = min(before_turn or state.turn + 1, state.turn + 1)
         first = max(after_turn, end - 1 - limit) if newest else after_turn
         end = min(end, first + limit + 1)

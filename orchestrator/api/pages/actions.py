@@ -21,6 +21,8 @@ from orchestrator.api.pages.rendering import link_of, page_router, render
 from orchestrator.client.handle import WorkflowHandle
 from orchestrator.errors import OrchestratorError, UsageError, WorkflowNotFound
 from orchestrator.log.wire import MAX_BODY_BYTES, problem_of
+from orchestrator.protocol.values import WorkflowStatus
+from orchestrator.protocol.views import RunDescription
 from orchestrator.workflow.stack import STACK_QUERY
 
 IDENTITY = "page"
@@ -71,12 +73,30 @@ ACTIONS: Mapping[str, Action] = {
     )
 }
 
-DONE: Mapping[str, str] = {
-    "signal": "The signal was accepted.",
-    "cancel": "Cancellation was requested.",
-    "terminate": "The run was terminated.",
+KEPT = ("show", "order")
+"""What the address of a form takes along, so that the list of events is the same afterwards. Its place is
+not: what was done stands at an end of the list."""
+
+
+class Done(NamedTuple):
+    """What a page says after an action, and whether that can be said of a run."""
+
+    words: str
+    agrees: Callable[[RunDescription], bool] = lambda run: True
+
+
+DONE: Mapping[str, Done] = {
+    "signal": Done("The signal was accepted."),
+    "cancel": Done("Cancellation was requested.", lambda run: run.cancel_requested),
+    "terminate": Done("The run was terminated.", lambda run: run.row.status is WorkflowStatus.TERMINATED),
 }
-"""What a page says after an action. The address has the key, never the words."""
+"""The address has the key, never the words."""
+
+
+def done_words(name: str, run: RunDescription) -> str:
+    """What is said of an action that an address tells of; "" if it does not look as if that had been done."""
+    done = DONE.get(name)
+    return done.words if done is not None and done.agrees(run) else ""
 
 
 def action_pages(backend: Backend) -> APIRouter:
@@ -103,7 +123,8 @@ def action_pages(backend: Backend) -> APIRouter:
         if action.asks:
             answer = json.dumps(result, indent=2, ensure_ascii=False, default=str)
             return _shown(request, workflow_id, run_id, action, given, answer=answer)
-        page = link_of(request, "/workflows", workflow_id, run_id, done=name, bookmark=handle.bookmark)
+        told = {"done": name, "bookmark": handle.bookmark}
+        page = link_of(request, "/workflows", workflow_id, run_id, **_kept(request), **told)
         return RedirectResponse(page, 303)
 
     @router.get("/workflows/{workflow_id:name}/{run_id:name}/stack")
@@ -133,6 +154,10 @@ def _action(name: str) -> Action:
     return ACTIONS[name]
 
 
+def _kept(request: Request) -> dict[str, str]:
+    return {name: request.query_params[name] for name in KEPT if name in request.query_params}
+
+
 def _shown(
     request: Request,
     workflow_id: str,
@@ -151,6 +176,7 @@ def _shown(
         run_id=run_id,
         action=action,
         given=given,
+        kept=_kept(request),
         in_dialog=request.headers.get("HX-Request") == "true",
         **({"error": "", "answer": None} | found),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,9 @@ CHUNK_TURNS = 250
 MAX_EVENTS_EXAMINED = 20_000
 """To fill one page of a filtered list; then it goes on when somebody asks."""
 
+MAX_DIGITS = 18
+"""Of the number of a turn or an event: those fit into 63 bits, and there are not nearly so many."""
+
 MAX_FIELD_CHARS = 4_000
 """Of one field of an event: a page of them stays below half a megabyte, and the download has it all."""
 
@@ -40,7 +43,10 @@ _FAILURES: tuple[type[e.EventBase], ...] = (
     e.WorkflowBlocked,
 )
 
-SHOWN: Mapping[str, tuple[type[e.EventBase], ...]] = {
+Shown = Literal["", "failures", "activities", "timers", "signals", "published", "workflow"]
+"""What a list of events can be narrowed to; "" is all."""
+
+SHOWN: Mapping[Shown, tuple[type[e.EventBase], ...]] = {
     "failures": _FAILURES,
     "activities": (
         e.ActivityScheduled,
@@ -69,7 +75,7 @@ SHOWN: Mapping[str, tuple[type[e.EventBase], ...]] = {
         e.UnknownEvent,
     ),
 }
-"""What a list can be narrowed to, and the events that it has then."""
+"""The events that a narrowed list has."""
 
 
 class Cursor(NamedTuple):
@@ -115,10 +121,15 @@ def cursor_of(text: str) -> Cursor | None:
     """
     if not text:
         return None
-    turn, _, event = text.partition(".")
-    if not (turn.isascii() and turn.isdigit() and event.isascii() and event.isdigit()):
-        raise UsageError(f"{text!r} is not a place in a list of events; expected one like '12.34'")
-    return Cursor(int(turn), int(event))
+    turn, event = map(number_of, text.partition(".")[::2])
+    if turn is None or event is None:
+        raise UsageError(f"{text[:60]!r} is not a place in a list of events; expected one like '12.34'")
+    return Cursor(turn, event)
+
+
+def number_of(text: str) -> int | None:
+    """The number of a turn or an event from an address; None: it is none that there can be."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
 
 
 async def read_journal(
@@ -126,7 +137,7 @@ async def read_journal(
     workflow_id: str,
     run_id: str,
     *,
-    shown: str = "",
+    shown: Shown = "",
     newest: bool = True,
     after: Cursor | None = None,
     names: Mapping[int, str] = {},

@@ -14,7 +14,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -81,7 +81,10 @@ class Live(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; whatever ends that, nobody watches any more."""
         try:
-            await super().__call__(scope, receive, send)
+            if scope["method"] == "HEAD":
+                await Response(media_type=self.media_type)(scope, receive, send)
+            else:
+                await super().__call__(scope, receive, send)
         finally:
             self._watch.end(self._watcher)
 
@@ -129,6 +132,6 @@ def event(data: str, *, id: str = "", kind: str = "") -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def seen(request: Request, shown: str = "") -> str:
-    """The number of the last message that a browser has seen, or else what the page said that it shows."""
-    return request.headers.get("Last-Event-ID") or shown
+def seen(request: Request) -> str:
+    """The number of the last message that a browser has seen; "" if it says none."""
+    return request.headers.get("Last-Event-ID", "")

@@ -76,7 +76,7 @@ RETRY_S = 3
 def render(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
     """A page; only its block ``main`` if htmx asks, which puts it into the page that is there."""
     found = environment(_root(request)).get_template(template)
-    context |= {"here": _here(request)}
+    context |= {"here": here(request)}
     if request.headers.get("HX-Request") == "true" and "HX-History-Restore-Request" not in request.headers:
         text = "".join(found.blocks["main"](found.new_context(context)))
     else:
@@ -90,7 +90,7 @@ def fragment(request: Request, template: str, block: str, **context: Any) -> str
     A template's own imports and assignments are not there, unless they stand in the block.
     """
     found = environment(_root(request)).get_template(template)
-    return "".join(found.blocks[block](found.new_context(context | {"here": _here(request)})))
+    return "".join(found.blocks[block](found.new_context(context | {"here": here(request)})))
 
 
 def link_of(request: Request, path: str, *names: str, **query: object) -> str:
@@ -101,13 +101,24 @@ def link_of(request: Request, path: str, *names: str, **query: object) -> str:
     return _link(_root(request), path, *names, **query)
 
 
+def here(request: Request) -> str:
+    """The path of a request below the page's root, whether or not a proxy has left the root in it."""
+    root, path = _root(request), str(request.scope["path"])
+    return path.removeprefix(root) or "/" if f"{path}/".startswith(f"{root}/") else path
+
+
 def page_router() -> APIRouter:
     """A router whose errors are pages."""
     return APIRouter(route_class=_PageRoute, include_in_schema=False)
 
 
 class _PageRoute(APIRoute):
-    """A route that tells of its errors in a page."""
+    """A route that tells of its errors in a page, and answers to HEAD where it does to GET."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if self.methods is not None and "GET" in self.methods:
+            self.methods.add("HEAD")
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -219,11 +230,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 
 def _root(request: Request) -> str:
     return str(request.scope.get("root_path", "")).rstrip("/")
-
-
-def _here(request: Request) -> str:
-    """The path of a request below the page's root."""
-    return str(request.scope["path"]).removeprefix(_root(request)) or "/"
 
 
 def _link(root: str, path: str, *names: str, **query: object) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 from orchestrator.api.backend import Backend
 from orchestrator.api.pages.cluster import cluster_pages
 from orchestrator.api.pages.failures import failures_pages
 from orchestrator.api.pages.overview import overview_pages
-from orchestrator.api.pages.rendering import error_page
+from orchestrator.api.pages.rendering import error_page, here, link_of
 from orchestrator.api.pages.run import run_pages
 from orchestrator.api.pages.runs import runs_pages
 from orchestrator.api.pages.static import static_routes
@@ -35,8 +36,11 @@ def install_page_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        place = request.url.path.removeprefix(request.scope.get("root_path", ""))
+        place = here(request)
         if "text/html" in request.headers.get("accept", "") and not place.startswith(PREFIX):
+            if error.status_code == 404 and place.endswith("/") and place.strip("/"):
+                query = f"?{request.url.query}" if request.url.query else ""
+                return RedirectResponse(link_of(request, f"/{place.strip('/')}") + query, 307)
             return error_page(request, error.status_code, f"{request.method} {place}: {error.detail}")
         answer: Response = await told(request, error)  # type: ignore[misc]
         return answer

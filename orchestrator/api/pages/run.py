@@ -11,8 +11,8 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from orchestrator.api.backend import Backend
-from orchestrator.api.pages.actions import ACTIONS, DONE, action_pages
-from orchestrator.api.pages.journal import SHOWN, cursor_of, read_journal
+from orchestrator.api.pages.actions import ACTIONS, action_pages, done_words
+from orchestrator.api.pages.journal import MAX_DIGITS, SHOWN, Shown, cursor_of, number_of, read_journal
 from orchestrator.api.pages.live import Live, seen
 from orchestrator.api.pages.rendering import link_of, now_ms, page_router, render
 from orchestrator.api.pages.timelines import MAX_TURNS_DRAWN, Timelines
@@ -27,8 +27,8 @@ from orchestrator.protocol.views import RunRow
 MAX_PENDING_SHOWN = 100
 """Open activities and timers on the page; a fan-out has thousands, and the drawing has them all."""
 
-MAX_SIBLINGS = 50
-"""Runs of the same id, newest start first, among which the next earlier and later ones are looked for."""
+MAX_LATER = 50
+"""Later runs of the same id among which the next one is looked for: lists have the newest first."""
 
 DOWNLOAD_TURNS = 500
 """Turns of a download that are in memory at a time."""
@@ -43,8 +43,7 @@ STANDS = frozenset(
 )
 """Of runs whose code stands somewhere: that of others has come to its end."""
 
-Shown = Annotated[str, Query()]
-Order = Annotated[Literal["newest", "oldest"], Query()]
+Order = Literal["newest", "oldest"]
 
 
 class Asked(NamedTuple):
@@ -52,16 +51,20 @@ class Asked(NamedTuple):
 
     workflow_id: str
     run_id: str
-    show: str = ""
-    order: str = "newest"
+    show: Shown = ""
+    order: Order = "newest"
     at: str = ""
 
 
 class Siblings(NamedTuple):
-    """The runs of the same id that began next before and after this one, as far as they are known."""
+    """The runs of the same id that began next before and after this one, and the latest of those.
+
+    ``later`` None with a ``latest`` one: there are too many in between.
+    """
 
     earlier: RunRow | None = None
     later: RunRow | None = None
+    latest: RunRow | None = None
 
 
 def run_pages(backend: Backend) -> APIRouter:
@@ -80,29 +83,29 @@ def run_pages(backend: Backend) -> APIRouter:
         request: Request,
         workflow_id: str,
         run_id: str,
-        show: Shown = "",
-        order: Order = "newest",
+        show: Annotated[Shown, Query()] = "",
+        order: Annotated[Order, Query()] = "newest",
         at: Annotated[str, Query()] = "",
         done: Annotated[str, Query()] = "",
         bookmark: Annotated[str, Query()] = "",
     ) -> Response:
         asked = Asked(workflow_id, run_id, show, order, at)
         context = await _context(backend.reads(bookmark), timelines, asked)
-        return render(request, "run.html", done=DONE.get(done, ""), **context)
+        return render(request, "run.html", done=done_words(done, context["found"]), **context)
 
     @router.get("/workflows/{workflow_id:name}/{run_id:name}/live")
     async def live(  # noqa: PLR0917  # by name, in the URL
         request: Request,
         workflow_id: str,
         run_id: str,
-        turn: Annotated[int, Query(ge=0)] = 0,
-        show: Shown = "",
-        order: Order = "newest",
+        turn: Annotated[int, Query(ge=0, lt=10**MAX_DIGITS)] = 0,
+        show: Annotated[Shown, Query()] = "",
+        order: Annotated[Order, Query()] = "newest",
         at: Annotated[str, Query()] = "",
     ) -> Response:
         asked = Asked(workflow_id, run_id, show, order, at)
         await reader.describe(workflow_id, run_id)  # an unknown run is an error, not a stream
-        shown = seen(request, str(turn))
+        shown = number_of(seen(request))
         partition = partition_of(workflow_id, max(1, len(reader.positions())))
         updates = Updates(
             request,
@@ -110,7 +113,7 @@ def run_pages(backend: Backend) -> APIRouter:
             (workflow_id, run_id),
             lambda: _context(reader, timelines, asked),
             lambda: _drawing(reader, timelines, asked),
-            turn=int(shown) if shown.isascii() and shown.isdigit() else turn,
+            turn=turn if shown is None else shown,
             fixed=("events",) if at else (),
         )
         return Live(backend.watch, partition, updates.next, refresh_s=REDRAW_S)
@@ -131,8 +134,9 @@ async def _context(reader: AsyncReader, timelines: Timelines, asked: Asked) -> d
     drawing = await _drawing(reader, timelines, asked)
     activities = drawing["look"].timeline.activities
     names = {number: bar.name for number, bar in activities.items()}
-    found, journal, siblings = await asyncio.gather(
-        reader.describe(workflow_id, run_id),
+    found = await reader.describe(workflow_id, run_id)
+    siblings, journal = await asyncio.gather(
+        _siblings(reader, found.row),
         read_journal(
             reader,
             workflow_id,
@@ -142,7 +146,6 @@ async def _context(reader: AsyncReader, timelines: Timelines, asked: Asked) -> d
             after=after,
             names=names,
         ),
-        _siblings(reader, workflow_id, run_id),
     )
     return {
         "asked": asked,
@@ -164,15 +167,20 @@ async def _drawing(reader: AsyncReader, timelines: Timelines, asked: Asked) -> d
     return {"look": look, "max_turns": MAX_TURNS_DRAWN}
 
 
-async def _siblings(reader: AsyncReader, workflow_id: str, run_id: str) -> Siblings:
-    page = await reader.list_runs(f"WorkflowId = {quoted(workflow_id)}", limit=MAX_SIBLINGS)
-    places = [place for place, row in enumerate(page.rows) if row.run_id == run_id]
-    if not places:
-        return Siblings()
-    (place,) = places
+async def _siblings(reader: AsyncReader, row: RunRow) -> Siblings:
+    same = f"WorkflowId = {quoted(row.workflow_id)}"
+    before, since = await asyncio.gather(
+        reader.list_runs(f"{same} AND StartTime < {row.start_time_ms}", limit=1),
+        reader.list_runs(f"{same} AND StartTime >= {row.start_time_ms}", limit=MAX_LATER + 1),
+    )
+    ids = [one.run_id for one in since.rows]
+    known = row.run_id in ids
+    place = ids.index(row.run_id) if known else len(ids)
+    later, earlier = since.rows[:place], since.rows[place + 1 :] + before.rows
     return Siblings(
-        earlier=page.rows[place + 1] if place + 1 < len(page.rows) else None,
-        later=page.rows[place - 1] if place else None,
+        earlier=earlier[0] if earlier else None,
+        later=later[-1] if later and known else None,
+        latest=later[0] if later else None,
     )
 
 

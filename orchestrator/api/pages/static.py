@@ -54,7 +54,7 @@ def static_routes() -> APIRouter:
     """Where the files are served."""
     router = APIRouter(include_in_schema=False)
 
-    @router.get("/static/{digest}/{name:path}")
+    @router.api_route("/static/{digest}/{name:path}", methods=["GET", "HEAD"])
     async def static(digest: str, name: str) -> Response:
         asset = ASSETS.get(name)
         if asset is None:

@@ -4,6 +4,13 @@
 (() => {
   const dialog = () => document.getElementById("dialog");
 
+  // What was done is said once, not whenever the page is loaded again or its address is sent to somebody.
+  const address = new URL(location);
+  if (address.searchParams.has("done")) {
+    for (const name of ["done", "bookmark"]) address.searchParams.delete(name);
+    history.replaceState(history.state, "", address);
+  }
+
   document.addEventListener("htmx:after:swap", () => {
     const words = document.querySelector("[data-title]").dataset.title;
     document.title = words + document.title.slice(document.title.lastIndexOf(" · "));

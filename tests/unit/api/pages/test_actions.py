@@ -216,6 +216,21 @@ async def test_the_address_after_an_action_holds_no_words_to_show(run: Run) -> N
     assert query["done"] == ["signal"]
     page = await run.get(f"{run.path}?done=Your+account+is+locked")
     assert not page.all("p[@class='notice']")
+    for name in ("cancel", "terminate"):
+        page = await run.get(f"{run.path}?done={name}")
+        assert not page.all("p[@class='notice']"), "of what was not done nothing is said"
+
+
+async def test_the_list_of_events_is_the_same_after_an_action(run: Run) -> None:
+    page = await run.get(f"{run.path}?show=signals&order=oldest&at=1.1")
+    form = await run.get(page.link("Signal…"))
+    assert form.link("Back") == f"{run.path}?show=signals&order=oldest"
+    (address,) = [one.attrib["action"] for one in form.all("form") if one.get("method") == "post"]
+    fields = {"name": "add", "arguments": '["Bob"]'}
+    answer = await run.http.post(address, data=fields, headers={"Origin": ADDRESS}, timeout=30)
+    query = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert (query["show"], query["order"], query["done"]) == (["signals"], ["oldest"], ["signal"])
+    assert "at" not in query
 
 
 @pytest.mark.parametrize(

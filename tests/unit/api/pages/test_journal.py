@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from orchestrator.api.pages import journal as module
-from orchestrator.api.pages.journal import SHOWN, Cursor, Journal, cursor_of, read_journal, what
+from orchestrator.api.pages.journal import SHOWN, Cursor, Journal, Shown, cursor_of, read_journal, what
 from orchestrator.api.reads import ThreadedReader
 from orchestrator.errors import UsageError, WorkflowNotFound
 from orchestrator.protocol import events as e
@@ -179,9 +179,10 @@ def test_a_chain_of_failures_is_told_to_its_root() -> None:
 def test_every_kind_of_event_is_in_some_list_that_people_may_ask_for() -> None:
     kinds = {*e.FACTS, *e.OUTCOMES, *e.Note.__args__}
     assert {kind for shown in SHOWN.values() for kind in shown} == kinds
+    assert {"", *SHOWN} == set(get_args(Shown))
 
 
-@pytest.mark.parametrize("text", ["x", "1", "1.", ".2", "-1.2", "1.2.3", "١.٢"])
+@pytest.mark.parametrize("text", ["x", "1", "1.", ".2", "-1.2", "1.2.3", "١.٢", f"{10**18}.1", f"1.{9:5000}"])
 def test_what_is_no_place_in_a_list_is_said(text: str) -> None:
     with pytest.raises(UsageError, match="is not a place in a list of events"):
         cursor_of(text)

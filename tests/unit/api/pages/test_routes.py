@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from orchestrator.api.pages.rendering import NAVIGATION, TEMPLATES
 from orchestrator.protocol import events as e
 from orchestrator.protocol.tasks import CoordinatorBeat, DeadLetter, QueueBacklog, WorkerBeat
 from orchestrator.protocol.values import Failure, FailureKind
-from tests.unit.api.pages.kit import HOSTILE, Site, serving, words
+from tests.unit.api.pages.kit import ADDRESS, HOSTILE, Page, Site, serving, words
 
 PATHS = [path for path, _ in NAVIGATION]
 
@@ -155,3 +156,46 @@ async def test_a_page_that_there_is_not_is_one_that_says_so(site: Site) -> None:
     for path, accept in (("/workflow", "*/*"), ("/api/v1/nothing", "text/html")):
         answer = await site.http.get(path, headers={"Accept": accept})
         assert (answer.status_code, answer.json()["error"]) == (404, "no-such-path")
+
+
+@pytest.mark.parametrize(
+    ("path", "leads_to"),
+    [
+        ("/failures/", "/failures"),
+        ("/workflows/?q=Attempt+%3E+1", "/workflows?q=Attempt+%3E+1"),
+        ("//evil.example/", "/evil.example"),
+        ("/workflows/a%2F/", "/workflows/a%2F"),
+    ],
+)
+@pytest.mark.parametrize("root", ["", "/tools/engine"])
+async def test_a_slash_too_many_is_forgiven(tmp_path: Path, path: str, leads_to: str, root: str) -> None:
+    async with serving(tmp_path, root) as site:
+        answer = await site.http.get(f"{ADDRESS}{root}{path}", headers={"Accept": "text/html"})
+        assert (answer.status_code, answer.headers["location"]) == (307, root + leads_to)
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/live/overview"])
+async def test_a_page_may_be_asked_whether_it_is_there(site: Site, path: str) -> None:
+    async with asyncio.timeout(10):
+        answer = await site.http.head(path)
+    assert answer.status_code == 200
+    style = (await site.get("/queues")).one("link[@rel='stylesheet']").attrib["href"]
+    assert (await site.http.head(style)).status_code == 200
+
+
+async def test_a_path_that_begins_like_the_root_is_not_below_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, "/work") as site:
+        page = Page(await site.http.get("/workflows"))  # as a proxy asks that takes the root away
+        (current,) = page.all("nav//a[@aria-current='page']")
+        assert current.attrib["href"] == "/work/workflows"
+        page = await site.get("/workflowz", status=404, Accept="text/html")
+        assert words(page.one("*[@role='alert']")) == "GET /workflowz: Not Found"
+        answer = await site.http.get("/workflowz", headers={"Accept": "text/html"})
+        assert words(Page(answer).one("*[@role='alert']")) == "GET /workflowz: Not Found"
+
+
+async def test_the_form_of_what_is_stuck_is_not_sent_without_its_numbers(site: Site) -> None:
+    page = await site.get("/stuck")
+    fields = page.all("form[@class='inline']//input")
+    assert len(fields) == 2
+    assert all("required" in field.attrib for field in fields)

@@ -106,6 +106,25 @@ async def test_a_failed_run_says_why_down_to_the_root_with_its_lines(site: Site)
     assert live_of(page) == ""
 
 
+@pytest.mark.parametrize(
+    ("turn", "words_of_it"),
+    [
+        ((), "Where does the code wait?"),
+        ((e.WorkflowBlocked(reason="bug", failure=FAILED),), "Where does the code wait?"),
+        ((e.WorkflowTerminated(),), "Where did the code wait?"),
+        ((e.WorkflowTimedOut(failure=FAILED),), "Where did the code wait?"),
+        ((e.WorkflowCompleted(),), ""),
+        ((e.WorkflowFailed(failure=FAILED),), ""),
+    ],
+)
+async def test_where_the_code_waits_is_asked_where_it_does(
+    site: Site, turn: tuple[e.Event, ...], words_of_it: str
+) -> None:
+    page = await site.get(place("w", site.shelf.run("w", turn)))
+    found = [one for one in page.words("p[@id='run-actions']/a") if one.startswith("Where")]
+    assert found == [words_of_it] * bool(words_of_it)
+
+
 async def test_input_and_result_are_shown_as_what_they_are(site: Site) -> None:
     run_id = site.shelf.run("w", (e.WorkflowCompleted(result=Payload(data=b'{"paid":true}')),))
     page = await site.get(place("w", run_id))
@@ -131,8 +150,27 @@ async def test_earlier_and_later_runs_of_the_id_are_one_click_away(site: Site) -
     assert page.link("earlier run") == place("w", runs[0])
     assert page.link("later run") == place("w", runs[2])
     assert "Same id" not in facts(await site.get(place("x", site.shelf.run("x"))))
+    later = facts(await site.get(place("w", runs[0])))["Same id"]
+    assert later == "later run Completed · latest run Running · all runs"
     latest = await site.http.get("/workflows/w")
     assert (latest.status_code, latest.headers["location"]) == (303, place("w", runs[2]))
+
+
+async def test_a_run_with_many_later_ones_keeps_its_relations(site: Site) -> None:
+    runs = [site.shelf.run("w", (e.WorkflowCompleted(),)) for _ in range(module.MAX_LATER + 3)]
+    page = await site.get(place("w", runs[1]))
+    assert facts(page)["Same id"] == "earlier run Completed · latest run Completed · all runs"
+    assert page.link("earlier run") == place("w", runs[0])
+    assert page.link("latest run") == place("w", runs[-1])
+    page = await site.get(place("w", runs[2]))
+    assert (page.link("later run"), page.link("latest run")) == (place("w", runs[3]), place("w", runs[-1]))
+
+
+async def test_runs_that_began_in_the_same_millisecond_have_an_order(site: Site) -> None:
+    runs = [site.shelf.run("w", (e.WorkflowCompleted(),), start_ms=7) for _ in range(3)]
+    first, middle, last = sorted(runs)  # as lists have them
+    page = await site.get(place("w", middle))
+    assert (page.link("later run"), page.link("earlier run")) == (place("w", first), place("w", last))
 
 
 async def test_events_are_paged_from_either_end(site: Site) -> None:
@@ -285,11 +323,30 @@ async def test_a_partition_that_is_not_there_yet_is_a_page_that_asks_again(site:
     assert page.answer.headers["refresh"]
 
 
-@pytest.mark.parametrize("query", ["at=nonsense", "order=sideways", "turn=-1"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "at=nonsense",
+        f"order=oldest&at={10**20}.1",
+        f"at=1.{'9' * 5_000}",
+        "order=sideways",
+        "show=bogus",
+        "turn=-1",
+        f"turn={10**20}",
+    ],
+)
 async def test_an_address_that_means_nothing_is_refused_in_words(site: Site, query: str) -> None:
     run_id = site.shelf.run("w")
     path = place("w", run_id) + ("/live" if query.startswith("turn") else "")
     await site.get(f"{path}?{query}", status=422)
+
+
+@pytest.mark.parametrize("last", ["9" * 20, "9" * 5_000, "-1", "x"])
+async def test_a_number_that_no_message_has_is_passed_over(site: Site, last: str) -> None:
+    run_id = site.shelf.run("w", (e.WorkflowCompleted(),))
+    answer = await site.http.get(place("w", run_id, "live"), headers={"Last-Event-ID": last})
+    assert "run-summary" in answer.text
+    assert answer.text.endswith("event: close\ndata: \n\n")
 
 
 async def test_it_works_below_a_path(tmp_path: Path) -> None:
