@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Response, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.stage import BLOCKED, DEFERRED, DONE, FAILED, RETRIED, REVIEWED, UNSERVED, Stage
+from tests.browser.stage import (
+    BLOCKED,
+    DEFERRED,
+    DONE,
+    FAILED,
+    RETRIED,
+    REVIEWED,
+    UNSERVED,
+    Stage,
+    wait_until,
+)
+from tests.browser.visitor import HIDDEN, turn
 
 pytestmark = [
     pytest.mark.browser,
@@ -102,3 +113,34 @@ async def test_the_overview_counts_as_it_happens(stage: Stage, visit: Visit) -> 
         talk = await stage.converse("counted")
         await talk.terminate("to be counted")
         await expect(terminated).to_have_text(str(before + 1))
+
+
+async def test_the_chart_has_what_happens_while_it_is_looked_at(stage: Stage, visit: Visit) -> None:
+    asked: list[Response] = []
+
+    async def started() -> int:
+        minutes = (await asked[-1].json())["minutes"] if asked else []
+        return sum(one["started"] for one in minutes)
+
+    async with visit() as visitor:
+        visitor.page.on("response", lambda one: asked.append(one) if "minutes" in one.url else None)
+        page = await visitor.open("/")
+        await expect(page.locator("#chart canvas")).to_be_visible()
+        await expect(page.locator("#chart .u-legend")).to_contain_text("Started")
+        before = await started()
+        assert before
+        await stage.converse("charted")
+
+        async def has_it() -> bool:
+            return await started() == before + 1
+
+        await wait_until(has_it, "the chart to have a run that started")
+
+
+async def test_a_chart_that_was_hidden_asks_when_it_is_seen(visit: Visit) -> None:
+    async with visit() as visitor:
+        await visitor.page.add_init_script(HIDDEN)
+        page = await visitor.open("/")
+        async with page.expect_response("**/workflow-minutes"):
+            await turn(page, hidden=False)
+        await expect(page.locator("#chart canvas")).to_be_visible()

@@ -115,6 +115,7 @@ async def test_a_signal_and_a_query_from_the_page(stage: Stage, visit: Visit) ->
         await dialog.get_by_role("button", name="Signal").dblclick()
         await expect(page.get_by_text("The signal was accepted.")).to_be_visible()
         await expect(signals(page)).to_have_count(1)
+        await expect(page).to_have_url(visitor.address + await address_of(stage.client, talk.id))
 
         await page.get_by_role("link", name="Query…").click()
         await dialog.get_by_label("Name").fill("said")
@@ -136,6 +137,30 @@ async def test_what_the_engine_refuses_is_said_where_it_was_asked(stage: Stage, 
         await dialog.get_by_role("button", name="Signal").click()
         await expect(page.get_by_role("alert")).to_contain_text("shout")
         await expect(page.get_by_label("Name")).to_have_value("shout")
+
+
+async def test_an_engine_that_cannot_be_reached_is_said(stage: Stage, visit: Visit) -> None:
+    async with visit() as visitor:
+        page = await open_run(stage, visitor, DEFERRED)
+        visitor.expected |= {"net::ERR_", "htmx:error"}
+        dialog = page.get_by_role("dialog")
+        await page.get_by_role("link", name="Query…").click()
+        await dialog.get_by_label("Name").fill("said")
+        await page.route("**/do/**", lambda route: route.abort())
+        for _ in range(2):
+            await dialog.get_by_role("button", name="Query").click()
+            await expect(dialog.get_by_role("alert")).to_contain_text("cannot be reached")
+        await expect(dialog.get_by_label("Name")).to_have_value("said")
+        await dialog.get_by_role("button", name="Close").click()
+
+        await page.get_by_role("link", name="Query…").click()
+        await expect(dialog.get_by_role("alert")).to_contain_text("cannot be reached")
+        await dialog.get_by_role("button", name="Close").click()
+        await expect(dialog).to_be_hidden()
+        await page.unroute_all()
+        await page.get_by_role("link", name="Query…").click()
+        await expect(dialog.get_by_label("Name")).to_be_visible()
+        await expect(dialog.get_by_role("alert")).to_have_count(0)
 
 
 @pytest.mark.parametrize(("title", "ends"), [("Cancel", "Canceled"), ("Terminate", "Terminated")])

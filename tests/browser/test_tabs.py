@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.test_lists import RUNS
-from tests.browser.visitor import Visitor
+from tests.browser.visitor import HIDDEN, Visitor, turn
 
 pytestmark = [
     pytest.mark.browser,
@@ -17,13 +17,6 @@ pytestmark = [
 
 CONNECTIONS = 6
 
-HIDDEN = """
-window.isHidden = true;
-Object.defineProperty(document, "hidden", {get: () => window.isHidden});
-Object.defineProperty(document, "visibilityState", {get: () => window.isHidden ? "hidden" : "visible"});
-"""
-"""A browser that runs without a screen takes all its tabs for seen."""
-
 
 async def open_in_background(visitor: Visitor) -> Page:
     """A tab as a click with the middle button opens it."""
@@ -31,12 +24,6 @@ async def open_in_background(visitor: Visitor) -> Page:
     await page.add_init_script(HIDDEN)
     await page.goto(f"{visitor.address}/workflows")
     return page
-
-
-async def turn(page: Page, *, hidden: bool) -> None:
-    """Show a tab, or hide it."""
-    await page.evaluate(f"isHidden = {str(hidden).lower()}")
-    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
 
 async def test_tabs_that_nobody_has_seen_leave_room_for_others(visit: Visit) -> None:

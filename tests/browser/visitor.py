@@ -16,6 +16,13 @@ document.addEventListener("securitypolicyviolation",
   (event) => console.error(`CSP: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
 """
 
+HIDDEN = """
+window.isHidden = true;
+Object.defineProperty(document, "hidden", {get: () => window.isHidden});
+Object.defineProperty(document, "visibilityState", {get: () => window.isHidden ? "hidden" : "visible"});
+"""
+"""A browser that runs without a screen takes all its tabs for seen."""
+
 
 class Visitor:
     """One window of a browser. At its end, whatever went wrong in it fails the test.
@@ -87,3 +94,9 @@ class Visitor:
 def _site(address: str) -> str:
     url = urlsplit(address)
     return f"{url.scheme}://{url.netloc}"
+
+
+async def turn(page: Page, *, hidden: bool) -> None:
+    """Show a tab, or hide it."""
+    await page.evaluate(f"isHidden = {str(hidden).lower()}")
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")

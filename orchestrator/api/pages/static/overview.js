@@ -10,7 +10,8 @@
 
   const place = document.getElementById("chart");
   let chart = null;
-  let asked = 0;
+  let asked = -APART_MS;
+  let waits = 0;
 
   // Colours are written as light-dark(): the browser says what that is, for a property that has a colour.
   function resolved(name) {
@@ -48,16 +49,22 @@
   }
 
   async function look() {
-    if (document.hidden || Date.now() - asked < APART_MS) return;
-    asked = Date.now();
-    const answer = await fetch(place.dataset.source, { headers: { Accept: "application/json" } });
-    if (!answer.ok) return;
+    if (document.hidden || waits) return;
+    const rest = asked + APART_MS - performance.now();
+    if (rest > 0) {
+      waits = setTimeout(() => { waits = 0; look(); }, rest);
+      return;
+    }
+    asked = performance.now();
+    const answer = await fetch(place.dataset.source, { headers: { Accept: "application/json" } }).catch(() => null);
+    if (!answer?.ok) return; // the next update asks again
     const data = columns((await answer.json()).minutes);
     if (chart) chart.setData(data);
     else draw(data);
   }
 
   document.addEventListener("htmx:after:swap", look); // an update came
+  document.addEventListener("visibilitychange", look); // some may have come
   window.addEventListener("resize", () => chart?.setSize({ width: place.clientWidth, height: HEIGHT }));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chart && draw(chart.data));
   look();

@@ -18,6 +18,13 @@
     if (content?.childElementCount && !dialog().open) dialog().showModal();
   });
 
+  document.addEventListener("htmx:error", (event) => {
+    if (!event.target.matches?.("[hx-get], [hx-post]")) return;
+    const content = document.getElementById("dialog-content");
+    if (!content.querySelector("[role=alert]")) content.prepend(document.getElementById("no-answer").content.cloneNode(true));
+    if (!dialog().open) dialog().showModal();
+  });
+
   document.addEventListener("click", (event) => {
     if (event.target.closest("[data-close]") && dialog()?.open) {
       event.preventDefault();
