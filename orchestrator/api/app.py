@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from html import escape
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
 
 from orchestrator.api import messages
 from orchestrator.api.backend import Backend
@@ -56,7 +53,6 @@ def create_app(
     app.include_router(messages.message_routes(backend), prefix=PREFIX)
     if backend.overview is not None:
         app.include_router(overview_routes(backend.overview), prefix=PREFIX)
-        app.include_router(page_routes(backend, backend.overview))
     if operations is not None:
         app.include_router(operations_routes(operations))
     app.add_middleware(Guard, hosts=hosts, base_path=base_path, origin=origin)
@@ -73,36 +69,6 @@ def create_app(
 
     app.openapi = openapi  # type: ignore[method-assign]
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(openapi()))
-
+    if backend.overview is not None:
+        app.include_router(page_routes(backend, backend.overview, openapi))
     return app
-
-
-def docs_page(openapi: dict[str, Any]) -> str:
-    """The OpenAPI document as one page that loads nothing from elsewhere."""
-    sections = [
-        f"<section><h2><code>{method.upper()} {escape(path)}</code></h2>"
-        f"<p>{escape(found.get('summary', ''))}. {escape(found.get('description', ''))}</p>"
-        f"{_example('Body', found.get('requestBody', {}))}"
-        f"{''.join(_example(status, told) for status, told in found['responses'].items())}</section>"
-        for path, methods in openapi["paths"].items()
-        for method, found in methods.items()
-    ]
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>HTTP API</title>"
-        "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "pre{background:#8882;padding:.5rem;overflow:auto}h2{font-size:1rem}</style>"
-        f"<h1>{escape(openapi['info']['title'])} HTTP API</h1>"
-        f"<p>The same for programs: <a href=openapi.json>openapi.json</a></p>"
-        f"<pre>{escape(openapi['info']['description'])}</pre>{''.join(sections)}</html>"
-    )
-
-
-def _example(name: str, told: dict[str, Any]) -> str:
-    found = told.get("content", {}).get("application/json", {})
-    title = f"<p>{escape(name)}: {escape(told.get('description', ''))}</p>" if told else ""
-    if "example" not in found:
-        return title
-    return f"{title}<pre>{escape(json.dumps(found['example'], indent=2))}</pre>"

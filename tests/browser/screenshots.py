@@ -18,13 +18,18 @@ MAX_BYTES = 150_000
 """A README is read on slow lines too."""
 
 WIDTH_PX = 1_200
-HEIGHTS_PX = {"overview": 815, "run": 1_175}
+ENDS = {"overview": "#live > section:nth-of-type(2)", "run": "#run-ends"}
+"""The last element that a picture has whole."""
+
+MARGIN_PX = 12
 
 
 async def take(page: Page, address: str, name: str) -> None:
     """Take one picture; raises SystemExit if it is too large."""
-    await page.set_viewport_size({"width": WIDTH_PX, "height": HEIGHTS_PX[name]})
+    await page.set_viewport_size({"width": WIDTH_PX, "height": WIDTH_PX})
     await page.goto(address, wait_until="load")
+    end_px = await page.locator(ENDS[name]).evaluate("one => one.getBoundingClientRect().bottom + scrollY")
+    await page.set_viewport_size({"width": WIDTH_PX, "height": round(end_px) + MARGIN_PX})
     picture = await page.screenshot(animations="disabled")
     if len(picture) > MAX_BYTES:
         raise SystemExit(f"{name}.png has {len(picture):,} bytes, more than {MAX_BYTES:,}: show less")

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
-LISTS = ("/", "/workflows", "/failures", "/stuck", "/queues", "/cluster")
+LISTS = ("/", "/workflows", "/failures", "/stuck", "/queues", "/cluster", "/docs")
 RUNS = (REVIEWED, DEFERRED, RETRIED, BLOCKED, HOSTILE)
 RULES = {
     "light": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],

@@ -103,6 +103,7 @@ async def _events(
     watch: Watch, watcher: Watcher, updates: Updates, refresh_s: float | None
 ) -> AsyncIterator[str]:
     yield STILL_HERE  # whatever stands between passes on what has begun
+    told_s = monotonic()
     while not watcher.closed:
         began = monotonic()
         try:
@@ -113,14 +114,17 @@ async def _events(
             yield event("", kind=CLOSE)
             return
         if found is not None:
+            told_s = began
             yield event(found.html, id=found.id)
             if found.last:
                 yield event("", kind=CLOSE)
                 return
-        elif refresh_s is not None:
+        elif began - told_s >= HEARTBEAT_S:
+            told_s = began
             yield STILL_HERE
         await watcher.rest(max(APART_S, COST * watch.watching * (monotonic() - began)))
         while not await watcher.moved(refresh_s or HEARTBEAT_S) and refresh_s is None:
+            told_s = monotonic()
             yield STILL_HERE
 
 

@@ -17,8 +17,11 @@ from orchestrator.api.pages.timeline import BAD, Attempt, Bar, Gap, Kind, Outcom
 MAX_ROWS = 300
 """Of one drawing: some screens full. What more there is, is folded."""
 
-MAX_SINGLE = 150
-"""Bars that keep a row of their own where there are too many."""
+MAX_MARKED = 130
+"""Bars that are open or went wrong, and keep a row of their own where there are too many."""
+
+MAX_LONGEST = 20
+"""Of the others, those that took longest, which keep one too: a thousand that are alike are a screen full."""
 
 MAX_GROUPS = 100
 """Rows of folded bars; the names beyond them share one row."""
@@ -191,7 +194,10 @@ def _span(
 
 
 def _folded(bars: Sequence[Bar], scale: Scale, end_ms: int) -> list[Row]:
-    single = nlargest(MAX_SINGLE, bars, key=lambda bar: _interest(bar, end_ms))
+    marked = [bar for bar in bars if bar.end_ms is None or bar.troubled]
+    others = [bar for bar in bars if bar.end_ms is not None and not bar.troubled]
+    single = nlargest(MAX_MARKED, marked, key=lambda bar: _interest(bar, end_ms))
+    single += nlargest(MAX_LONGEST, others, key=lambda bar: _interest(bar, end_ms))
     shown = {id(bar) for bar in single}
     groups: dict[tuple[Kind, str], list[Bar]] = {}
     for bar in bars:
@@ -200,9 +206,9 @@ def _folded(bars: Sequence[Bar], scale: Scale, end_ms: int) -> list[Row]:
     by_size = sorted(groups.items(), key=lambda item: -len(item[1]))
     rows = [_row(bar, scale, end_ms) for bar in single]
     rows += [_group(kind, name, found, scale, end_ms) for (kind, name), found in by_size[:MAX_GROUPS]]
-    others = [bar for _, found in by_size[MAX_GROUPS:] for bar in found]
-    if others:
-        rows.append(_group(Kind.ACTIVITY, "others", others, scale, end_ms))
+    rest = [bar for _, found in by_size[MAX_GROUPS:] for bar in found]
+    if rest:
+        rows.append(_group(Kind.ACTIVITY, "others", rest, scale, end_ms))
     return rows
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 from orchestrator.api.backend import Backend
 from orchestrator.api.pages.cluster import cluster_pages
+from orchestrator.api.pages.docs import docs_pages
 from orchestrator.api.pages.failures import failures_pages
 from orchestrator.api.pages.overview import overview_pages
 from orchestrator.api.pages.rendering import error_page, here, link_of
@@ -18,8 +22,8 @@ from orchestrator.log.wire import PREFIX
 from orchestrator.view.reader import Overview
 
 
-def page_routes(backend: Backend, overview: Overview) -> APIRouter:
-    """The pages and the files that they load. They ask what they show in process."""
+def page_routes(backend: Backend, overview: Overview, openapi: Callable[[], dict[str, Any]]) -> APIRouter:
+    """The pages and the files that they load. They ask in process; ``openapi`` makes the API's document."""
     router = APIRouter()
     router.include_router(static_routes())
     router.include_router(overview_pages(backend, overview))
@@ -27,6 +31,7 @@ def page_routes(backend: Backend, overview: Overview) -> APIRouter:
     router.include_router(run_pages(backend))
     router.include_router(failures_pages(backend))
     router.include_router(cluster_pages(backend, overview))
+    router.include_router(docs_pages(openapi))
     return router
 
 

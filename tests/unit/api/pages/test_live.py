@@ -148,7 +148,10 @@ async def test_pages_rest_together_so_that_many_cost_no_more_than_one(
     assert rests[:2] == [module.COST * 0.5 * 4, module.COST * 0.5]
 
 
-async def test_a_page_of_what_no_partition_shows_is_looked_at_again() -> None:
+async def test_a_page_of_what_no_partition_shows_is_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.02)
     page, browser = Page(), Browser()
     answer = Live(page.watch, None, page.updates, refresh_s=0.01)
     task = asyncio.create_task(answer(SCOPE, browser.receive, browser.send))  # type: ignore[arg-type]
@@ -192,6 +195,21 @@ async def test_a_quiet_page_shows_signs_of_life(monkeypatch: pytest.MonkeyPatch)
     task = page.open(browser)
     await browser.sees(3 * module.STILL_HERE)
     assert page.asked == 1
+    await page.watch.close()
+    await ends(task)
+
+
+async def test_a_quiet_page_of_a_busy_partition_shows_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(module, "APART_S", 0.001)
+    page, browser = Page(), Browser()
+    task = page.open(browser)
+    async with asyncio.timeout(SOON_S):
+        while module.STILL_HERE * 3 not in browser.text:
+            page.positions[0] += 1  # of other runs
+            await asyncio.sleep(0.001)
+    assert page.asked > 5
+    assert len(browser.text) < page.asked * len(module.STILL_HERE)
     await page.watch.close()
     await ends(task)
 

@@ -6,11 +6,23 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from orchestrator.api.pages.picture import CUT_WIDTH, MAX_CUTS, MAX_ROWS, WIDTH, Picture, Row, Scale, draw
+from orchestrator.api.pages.picture import (
+    CUT_WIDTH,
+    MAX_CUTS,
+    MAX_LONGEST,
+    MAX_MARKED,
+    MAX_ROWS,
+    WIDTH,
+    Picture,
+    Row,
+    Scale,
+    draw,
+)
 from orchestrator.api.pages.timeline import Gap, Kind, Outcome
 from orchestrator.protocol import events as e
-from orchestrator.protocol.values import RetryState
+from orchestrator.protocol.values import Payload, RetryState
 
 from .runs import FAILED, Told, dispatched, scheduled
 
@@ -191,7 +203,8 @@ def test_ten_thousand_activities_are_folded_and_those_of_interest_are_not() -> N
     assert len(picture.rows) <= MAX_ROWS
     assert bars_in(picture, Kind.ACTIVITY) == 10_000
     (group,) = [row for row in picture.rows if row.many > 1]
-    assert (group.name, group.many, group.outcomes) == ("charge", 9_850, ((Outcome.DONE, 9_850),))
+    folded = 10_000 - 2 - MAX_LONGEST
+    assert (group.name, group.many, group.outcomes) == ("charge", folded, ((Outcome.DONE, folded),))
     assert {77, 10_000} <= {row.id for row in picture.rows if row.many == 1}
     assert sum(len(row.parts) for row in picture.rows) < 1_000
 
@@ -208,7 +221,7 @@ def test_a_folded_row_shows_that_some_of_it_went_wrong() -> None:
         )
     group = next(row for row in drawn(run).rows if row.many > 1)
     assert group.outcome is Outcome.FAILED
-    assert dict(group.outcomes)[Outcome.FAILED] == 850
+    assert dict(group.outcomes)[Outcome.FAILED] == 1_000 - MAX_MARKED
 
 
 def names(picture: Picture) -> list[Row]:
@@ -234,3 +247,27 @@ def test_ten_thousand_signals_are_some_hundred_marks() -> None:
     assert row.many == 10_000
     assert sum(mark.many for mark in row.parts) == 10_000
     assert len(row.parts) <= 250
+
+
+def test_thousands_that_are_alike_are_a_screen_full() -> None:
+    run = Told()
+    run.turn(1, *(scheduled(number, worker="w") for number in range(1, 3_001)))
+    for number in range(1, 3_001):
+        run.turn(number + 1, e.ActivityCompleted(activity_id=number))
+    rows = drawn(run).rows[1:]
+    assert [row.many for row in rows if row.many > 1] == [3_000 - MAX_LONGEST]
+    assert sorted(row.id for row in rows if row.many == 1) == list(range(3_001 - MAX_LONGEST, 3_001))
+
+
+def test_the_worst_drawing_has_no_more_rows_than_are_promised() -> None:
+    run = Told()
+    failed = e.ActivityFailed(activity_id=0, failure=FAILED, retry_state=RetryState.NON_RETRYABLE_FAILURE)
+    for number in range(1, 1_001):
+        run.turn(number, scheduled(number, f"step-{number // 5}", worker="w"))
+        run.turn(
+            number,
+            replace(failed, activity_id=number) if number % 2 else e.ActivityCompleted(activity_id=number),
+        )
+        run.turn(number, e.WorkflowSignaled(signal_name=f"s{number}"))
+        run.turn(number, e.EventPublished(topic=f"t{number}", key=b"", payload=Payload(data=b"1")))
+    assert len(drawn(run).rows) <= MAX_ROWS
