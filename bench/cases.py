@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orchestrator
-from bench import view
+from bench import page, view
 from bench.workflows import FanOut, FiveActivities, OneActivity, echo
 from orchestrator import Client
 from orchestrator.cli.process import settle_collector
@@ -132,6 +132,7 @@ CASES: dict[str, tuple[str, Case]] = {
     "fan-1000": ("fan-out of 1,000", on_engine(lambda client: fan_out(client, 1_000))),
     "fan-10000": ("fan-out of 10,000", on_engine(lambda client: fan_out(client, 10_000))),
     "memory": ("memory after 20,000 and 100,000", on_engine(lambda client: memory(client, 20_000, 100_000))),
+    "page": ("page of a run of 20,000 events", page.measure),
     "view": ("first pages over 1,000,000 runs", lists),
 }
 

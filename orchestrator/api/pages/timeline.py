@@ -56,7 +56,7 @@ BAD = frozenset({Outcome.FAILED, Outcome.TIMED_OUT, Outcome.LOST, Outcome.BLOCKE
 """The outcomes that somebody may look for."""
 
 
-class Attempt(msgspec.Struct):
+class Attempt(msgspec.Struct, gc=False):
     """A time that a worker had an activity, or for which a run was blocked; ``end_ms`` None is now."""
 
     number: int
@@ -66,7 +66,7 @@ class Attempt(msgspec.Struct):
     detail: str = ""
 
 
-class Bar(msgspec.Struct):
+class Bar(msgspec.Struct, gc=False):
     """Something that took time. ``tries`` counts all attempts, ``attempts`` has those that are kept.
 
     ``end_ms`` None is now. ``due_ms`` is when an open timer fires.

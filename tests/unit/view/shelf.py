@@ -74,7 +74,7 @@ class Shelf:
             told.turns += 1
             told.events += len(events)
             assert fold.add(turn, fold.next_offset) == ""
-            fold.flush()
+        fold.flush()
 
     def close(self) -> None:
         for store in self.stores:
