@@ -21,7 +21,7 @@ WIDTH_PX = 1_200
 ENDS = {"overview": "#live > section:nth-of-type(2)", "run": "#run-ends"}
 """The last element that a picture has whole."""
 
-MARGIN_PX = 12
+MARGIN_PX = 4
 
 
 async def take(page: Page, address: str, name: str) -> None:
