@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from bench.view import turn_of
+from bench.view import START_MS, turn_of
 from orchestrator import config
 from orchestrator.api.app import create_app
 from orchestrator.api.backend import Backend
@@ -35,8 +35,6 @@ RUNS = 5
 
 WARM = 10
 """How often each is opened again."""
-
-START_MS = 1_767_225_600_000
 
 Figures = dict[str, float]
 
