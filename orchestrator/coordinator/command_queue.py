@@ -20,8 +20,8 @@ class CommandQueue:
     def __init__(self, partition: int, mark: int) -> None:
         """Go on at ``mark``; nothing is read before :meth:`follow`."""
         self.waiting: deque[Record] = deque()
-        self.held: set[int] = set()
-        """Offsets of commands that were forwarded or set aside, which is not acknowledged yet."""
+        self.held: dict[int, float] = {}
+        """Offsets of commands that were forwarded or set aside, which is not acknowledged yet; since when."""
         self.next_offset = mark
         self._partition = partition
         self._bytes = 0

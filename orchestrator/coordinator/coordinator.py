@@ -502,15 +502,16 @@ class Coordinator:
         for partition in list(self.partitions.values()):
             if partition.ownership.left:
                 self._let_go(partition)
+            # A log that is away is asked once per step, for each question takes seconds.
             elif partition.ownership.phase is Phase.RESTORING:
-                # A log that is away is asked once per step, for each question takes seconds.
                 answers = answers and self._restore(partition)
+            elif partition.ownership.wants_proof:
+                answers = answers and partition.ownership.prove()
             elif (lost := partition.ownership.tick()) is not None:
                 self._incident(partition, lost.reason)
             elif partition.ownership.stale and (self._dispatcher.has_backlog or not partition.idle(now_ms)):
                 self._incident(partition, "nothing was appended for long")
-            elif partition.outflow.overdue_s(partition.now_s) > ACK_DEADLINE_S:
-                self._sender.begin_anew()
+            elif partition.overdue_s > ACK_DEADLINE_S:
                 self._incident(partition, "outgoing records were not acknowledged in time")
 
     def _restore(self, partition: Partition) -> bool:
@@ -628,6 +629,18 @@ class Coordinator:
             if partition.wants_position(now_s, POSITION_TO_TIDY_S):
                 partition.write_position(now_ms)
         self._next_tidy_s = now_s + TIDY_S[0 if busy else 1]
+        self._delete_consumed()
+
+    def _delete_consumed(self) -> None:
+        """Let the log forget commands that were decided: one partition's at a time, for it may take long."""
+        for partition in self.partitions.values():
+            marks = partition.marks
+            for topic, mark in ((COMMANDS, marks.commands), (COMMANDS_TX, marks.commands_tx)):
+                place = (topic, partition.number)
+                if partition.ownership.running and mark - self._deleted.get(place, 0) >= DELETE_EVERY:
+                    self._deleted[place] = mark
+                    self._log.delete_records(*place, mark)
+                    return
 
     # --------------------------------------------------------------------------------------- decide
 
@@ -775,8 +788,3 @@ class Coordinator:
             return
         if partition.moved or partition.outflow.sent_through > partition.written_sent_through:
             partition.write_position(now_ms)
-        marks = partition.marks
-        for topic, mark in ((COMMANDS, marks.commands), (COMMANDS_TX, marks.commands_tx)):
-            if mark - self._deleted.get((topic, partition.number), 0) >= DELETE_EVERY:
-                self._log.delete_records(topic, partition.number, mark)
-                self._deleted[topic, partition.number] = mark

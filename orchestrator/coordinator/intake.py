@@ -23,8 +23,8 @@ class Intake:
 
     def __init__(self, partition: int, mark: int) -> None:
         """Go on at ``mark``; nothing is read before :meth:`pace` says so."""
-        self.held: set[int] = set()
-        """Offsets of commands that were forwarded or set aside, which is not acknowledged yet."""
+        self.held: dict[int, float] = {}
+        """Offsets of commands that were forwarded or set aside, which is not acknowledged yet; since when."""
         self._partition = partition
         self._next = mark
         self._follows = False

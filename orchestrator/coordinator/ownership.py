@@ -247,21 +247,28 @@ class Ownership:
     def tick(self) -> Lost | None:
         """Look at the clock: claims to be repeated, acknowledgements that are overdue."""
         now_s = self._runtime.monotonic_s()
-        if self.phase is Phase.OUTBID:
-            wait_s = BEHIND_WAIT_S if self._behind else self._outbid_wait_s
-            if now_s < self._outbid_s + wait_s:
-                return None
-            if self._log.confirm_membership(self.partition):
-                self._claim()
-            else:
-                self._wait()
-        elif self.phase is Phase.CLAIMING and now_s > self._claim_again_s:
+        if self.phase is Phase.CLAIMING and now_s > self._claim_again_s:
             self._claim()
         elif self.phase is Phase.RUNNING and self._unacknowledged:
             waiting_s = now_s - self._unacknowledged[0].since_s
             if waiting_s > ACK_DEADLINE_S:
                 return Lost(f"no acknowledgement for {waiting_s:.0f} s")
         return None
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether a foreign claim was waited for long enough: claim, if this still is a member's to try."""
+        wait_s = BEHIND_WAIT_S if self._behind else self._outbid_wait_s
+        return self.phase is Phase.OUTBID and self._runtime.monotonic_s() >= self._outbid_s + wait_s
+
+    def prove(self) -> bool:
+        """Claim if the group confirms the membership, which may take seconds, else wait. Whether it did."""
+        proven = self._log.confirm_membership(self.partition)
+        if proven:
+            self._claim()
+        else:
+            self._wait()
+        return proven
 
     @property
     def _behind(self) -> bool:

@@ -138,15 +138,21 @@ class Partition:
 
     def hold(self, record: Record) -> None:
         """A command leaves without having been decided: it is consumed when that is acknowledged."""
-        self._held(record).add(record.offset)
+        self._held(record)[record.offset] = self.now_s
 
     def let_go(self, receipt: Receipt) -> None:
         """A command that was held has left."""
         record = receipt.forwarded or receipt.set_aside
         if record is not None:
-            self._held(record).discard(record.offset)
+            self._held(record).pop(record.offset, None)
 
-    def _held(self, record: Record) -> set[int]:
+    @property
+    def overdue_s(self) -> float:
+        """For how long the oldest of what leaves has waited for its acknowledgement."""
+        since_s = [next(iter(held.values())) for held in (self.commands.held, self.intake.held) if held]
+        return max([self.outflow.overdue_s(self.now_s), *[self.now_s - held_s for held_s in since_s]])
+
+    def _held(self, record: Record) -> dict[int, float]:
         return self.intake.held if record.topic == COMMANDS_TX else self.commands.held
 
     def read_no_commands(self, log_: Log) -> None:

@@ -1,7 +1,9 @@
 """What a coordinator appends beside history: tasks, answers, beats, dead letters and forwarded commands.
 
 One unordered appender for all partitions: each of these records may fail alone. What has to be known to have
-left carries a :class:`Receipt` of the claim that sent it.
+left carries a :class:`Receipt` of the claim that sent it. A partition that waits for one in vain claims anew,
+and sends it again; the appender stays, for others have records under way on it. What comes twice is known to
+its receiver.
 """
 
 from __future__ import annotations
@@ -41,13 +43,8 @@ class Sender:
 
     def __init__(self, log_: Log, meter: Meter) -> None:
         """Send through ``log_``; ``meter`` counts what is set aside."""
-        self._log, self._meter = log_, meter
+        self._meter = meter
         self._appender: Appender = log_.appender(ordered=False)
-
-    def begin_anew(self) -> None:
-        """What was not acknowledged is given up; what follows goes another way."""
-        self._appender.abandon()
-        self._appender = self._log.appender(ordered=False)
 
     def send(self, partition: Partition, offset: int, outgoing: list[Outgoing]) -> None:
         """Send the tasks that follow from a turn at an offset of history."""

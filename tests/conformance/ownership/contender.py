@@ -120,7 +120,10 @@ class Contender:
     def wait(self, seconds: float) -> None:
         """Its clock goes on, and it looks at it."""
         self.clock.elapsed_s += seconds
-        self.it.tick()
+        if self.it.wants_proof:
+            self.it.prove()
+        else:
+            self.it.tick()
 
 
 def poll(*contenders: Contender, until: Callable[[], bool]) -> None:

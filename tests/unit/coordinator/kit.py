@@ -93,18 +93,18 @@ class Hook(FaultHook):
 
 
 class Bench:
-    """One partition, one coordinator, and everything that can be seen of them on the log."""
+    """One coordinator, usually one partition, and everything that can be seen of them on the log."""
 
     options: dict[str, Any] = {}
     """More arguments of the coordinator."""
 
-    def __init__(self, folder: Path, *workflows: type, **options: Any) -> None:
+    def __init__(self, folder: Path, *workflows: type, partitions: int = 1, **options: Any) -> None:
         self.folder = folder
         self.own_options = options
         self.runtime = Runtime()
         self.hook = Hook()
         self.cluster = SimulatedCluster(
-            Random(1), self.runtime.wall_ms, partitions=1, faults=CALM, hook=self.hook
+            Random(1), self.runtime.wall_ms, partitions=partitions, faults=CALM, hook=self.hook
         )
         self.workflows = workflows
         self.beats = 0
@@ -124,7 +124,7 @@ class Bench:
             **{**self.options, **self.own_options},
         )
         self.coordinator.start()
-        self.until(lambda: bool(self.coordinator.partitions) and self.partition.ownership.running)
+        self.until(lambda: bool(self.coordinator.partitions) and self.coordinator.owns_all)
 
     def crash(self) -> None:
         """The process is gone, and its session with it; :meth:`begin` starts the next one."""
@@ -195,10 +195,15 @@ class Bench:
         self.put(*commands)
         self.settle()
 
-    def land(self, topic: str, value: bytes | None, key: bytes = b"") -> None:
-        self.cluster.land(Record(topic, 0, -1, 0, key, value, {}))
+    def land(self, topic: str, value: bytes | None, key: bytes = b"", partition: int = 0) -> None:
+        self.cluster.land(Record(topic, partition, -1, 0, key, value, {}))
 
     def beat(self, **fields: Any) -> None:
+        """A worker beats, and everybody has heard it."""
+        self.land_beat(**fields)
+        self.settle()
+
+    def land_beat(self, **fields: Any) -> None:
         """A worker beats."""
         self.beats += 1
         values: dict[str, Any] = {
@@ -212,7 +217,6 @@ class Bench:
             "number": self.beats,
         }
         self.land(WORKERS, avro.encode(WorkerBeat(**values | fields)))
-        self.settle()
 
     def publish(self) -> None:
         """Let the publishers do all that they can do at this time."""
@@ -237,16 +241,16 @@ class Bench:
 
     @property
     def marks(self) -> list[PublishMark]:
-        return self._all(PUBLISHED)
+        return self.all(PUBLISHED)
 
-    def _all(self, topic: str) -> list[Any]:
-        partition = self.cluster.partition(topic, 0)
-        records = partition.read(0, 1_000_000)
+    def all(self, topic: str, partition: int = 0) -> list[Any]:
+        """What a partition holds, decoded."""
+        records = self.cluster.partition(topic, partition).read(0, 1_000_000)
         return [avro.decode(record.value) for record in records if record.value is not None]
 
     @property
     def history(self) -> list[HistoryRecord]:
-        return self._all(HISTORY)
+        return self.all(HISTORY)
 
     @property
     def turns(self) -> list[Turn]:
@@ -258,19 +262,19 @@ class Bench:
 
     @property
     def tasks(self) -> list[Task]:
-        return self._all(TASKS)
+        return self.all(TASKS)
 
     @property
     def replies(self) -> list[Reply]:
-        return self._all(REPLIES)
+        return self.all(REPLIES)
 
     @property
     def letters(self) -> list[DeadLetter]:
-        return self._all(DEAD_LETTERS)
+        return self.all(DEAD_LETTERS)
 
     @property
     def worker_beats(self) -> list[Beat]:
-        return self._all(WORKERS)
+        return self.all(WORKERS)
 
     def reply(self, request_id: str) -> Reply:
         """The newest answer to a request."""

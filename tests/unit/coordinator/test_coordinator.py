@@ -10,8 +10,8 @@ import pytest
 
 from orchestrator import workflow
 from orchestrator.codec import avro
-from orchestrator.coordinator import command_queue, ownership
-from orchestrator.coordinator.ownership import ACK_DEADLINE_S, IDLE_S, LEAVE_S, Phase
+from orchestrator.coordinator import command_queue, coordinator, ownership
+from orchestrator.coordinator.ownership import ACK_DEADLINE_S, IDLE_S, LEAVE_S, OUTBID_WAIT_S, Phase
 from orchestrator.coordinator.turn import TurnMaker
 from orchestrator.log import simulated
 from orchestrator.log.schemas import SCHEMA_KEY
@@ -377,6 +377,43 @@ def test_a_store_that_was_away_for_longer_than_tombstones_are_kept_is_rebuilt(
 
 def position(seq: int) -> Position:
     return Position(epoch=1, seq=seq, marks=Marks(), sent_through=-1, time_ms=0)
+
+
+def test_a_partition_that_is_never_idle_lets_go_of_its_commands_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinator, "DELETE_EVERY", 10)
+    bench.send(start())
+    for n in range(200):
+        bench.put(signal("note", str(n)))
+        bench.runtime.elapsed_s += 0.5
+        bench.step(2)
+    commands = bench.cluster.partition(COMMANDS, 0)
+    assert commands.end - 12 <= commands.read(0, 1)[0].offset <= bench.partition.marks.commands
+
+
+def test_the_group_is_asked_once_per_step_while_it_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question takes seconds: the partitions that are well would be claimed anew, as after a pause."""
+    bench = Bench(tmp_path, Order, partitions=4)
+    for number in range(3):
+        other = Claim(epoch=2, nonce="another", owner="other", generation=1, time_ms=0)
+        bench.land(HISTORY, avro.encode(other), history_key(other), partition=number)
+    bench.step(2)
+    asked: list[int] = []
+
+    def ask(partition: int) -> bool:
+        asked.append(partition)
+        bench.runtime.elapsed_s += 2
+        return False
+
+    monkeypatch.setattr(bench.coordinator._log, "confirm_membership", ask)
+    bench.runtime.elapsed_s += OUTBID_WAIT_S[1]
+    for found in bench.coordinator.partitions.values():
+        found.now_s = bench.runtime.elapsed_s
+    bench.step()
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("limit", ["MAX_WAITING", "MAX_WAITING_BYTES"])

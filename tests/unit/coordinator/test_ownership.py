@@ -85,6 +85,13 @@ class Owner:
         self.verdicts += news
         return news
 
+    def tick(self) -> Lost | None:
+        """What a coordinator asks of it in each step."""
+        if self.it.wants_proof:
+            self.it.prove()
+            return None
+        return self.it.tick()
+
     def restore(self) -> list[Found]:
         found: list[Found] = []
         while self.it.phase is Phase.RESTORING:
@@ -179,10 +186,10 @@ def test_a_claim_that_is_not_answered_is_made_again(owner: Owner) -> None:
     owner.restore()
     first = owner.it.nonce
     owner.runtime.elapsed_s += ACK_DEADLINE_S
-    assert owner.it.tick() is None
+    assert owner.tick() is None
     assert owner.it.nonce == first
     owner.runtime.elapsed_s += 0.1
-    owner.it.tick()
+    owner.tick()
     assert owner.it.nonce != first
     assert owner.it.phase is Phase.CLAIMING
 
@@ -242,11 +249,11 @@ def test_after_an_outbidding_it_waits_and_proves_its_membership(owner: Owner) ->
     owner.land(foreign_claim(2))
     owner.poll()
     owner.runtime.elapsed_s += OUTBID_WAIT_S[0] - 0.1
-    owner.it.tick()
+    owner.tick()
     assert owner.it.phase is Phase.OUTBID
     owner.runtime.elapsed_s = OUTBID_WAIT_S[1]
     owner.member.poll(0)
-    owner.it.tick()
+    owner.tick()
     assert owner.it.phase is Phase.CLAIMING
     assert kinds(owner.poll()) == ["Owned"]
     assert owner.claims()[-1].epoch == 3
@@ -259,7 +266,7 @@ def test_without_membership_it_does_not_claim(owner: Owner) -> None:
     owner.member.leave()
     for _ in range(20):
         owner.runtime.elapsed_s += OUTBID_WAIT_S[1]
-        owner.it.tick()
+        owner.tick()
     assert owner.it.phase is Phase.OUTBID
     assert len(owner.claims()) == 2
 
@@ -279,10 +286,10 @@ def test_who_is_behind_waits_longer_before_it_claims(owner: Owner) -> None:
     assert owner.it.phase is Phase.OUTBID
     owner.runtime.elapsed_s = BEHIND_WAIT_S - 0.1
     owner.member.poll(0)
-    owner.it.tick()
+    owner.tick()
     assert (owner.it.phase, len(owner.claims())) == (Phase.OUTBID, 1)
     owner.runtime.elapsed_s = BEHIND_WAIT_S
-    owner.it.tick()
+    owner.tick()
     assert kinds(owner.poll()) == ["Owned"]
 
 
@@ -292,10 +299,10 @@ def test_who_hears_of_a_new_generation_is_behind_no_more(owner: Owner) -> None:
     owner.poll()
     owner.runtime.elapsed_s = OUTBID_WAIT_S[1]
     owner.member.poll(0)
-    owner.it.tick()
+    owner.tick()
     assert owner.it.phase is Phase.OUTBID
     owner.it.generation = 3
-    owner.it.tick()
+    owner.tick()
     assert kinds(owner.poll()) == ["Owned"]
     assert owner.claims()[-1].generation == 3
 
@@ -319,10 +326,10 @@ def test_a_claim_that_the_log_does_not_take_is_made_again_after_a_while(owner: O
     owner.restore()
     assert owner.poll() == []
     owner.runtime.elapsed_s = CLAIM_AGAIN_S
-    owner.it.tick()
+    owner.tick()
     assert (owner.it.phase, owner.it.nonce, owner.claims()) == (Phase.CLAIMING, "", [])
     owner.runtime.elapsed_s = CLAIM_AGAIN_S + 0.1
-    owner.it.tick()
+    owner.tick()
     assert kinds(owner.poll()) == ["Owned"]
 
 
@@ -383,9 +390,9 @@ def test_ten_seconds_without_an_acknowledgement_are_an_incident(owner: Owner) ->
     owner.append()
     owner.poll()
     owner.runtime.elapsed_s += ACK_DEADLINE_S
-    assert owner.it.tick() is None
+    assert owner.tick() is None
     owner.runtime.elapsed_s += 0.5
-    lost = owner.it.tick()
+    lost = owner.tick()
     assert lost is not None
     assert "no acknowledgement" in lost.reason
 
@@ -395,7 +402,7 @@ def test_acknowledged_turns_do_not_become_overdue(owner: Owner) -> None:
     owner.append(3)
     owner.poll()
     owner.runtime.elapsed_s += 100
-    assert owner.it.tick() is None
+    assert owner.tick() is None
 
 
 def test_after_an_incident_what_was_in_flight_counts_if_it_lies_before_the_claim(owner: Owner) -> None:

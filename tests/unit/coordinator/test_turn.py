@@ -320,6 +320,18 @@ class CancelsActivity:
         return "done"
 
 
+def test_a_result_that_came_before_the_death_counts(tmp_path: Path) -> None:
+    """Both are decided in one step: death is a command behind it in the log."""
+    bench = Bench(tmp_path, OneActivity)
+    bench.beat()
+    bench.send(start())
+    (task,) = bench.tasks
+    bench.put(report(task, result=pay("paid")[0]), c.WorkerLost(worker="w1", partition=0))
+    bench.settle()
+    assert bench.words()[1:] == ["done: ActivityCompleted WorkflowCompleted"]
+    assert bench.tasks == [task]
+
+
 def test_an_activity_that_no_worker_has_is_cancelled_at_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path, CancelsActivity)
     bench.send(start())
