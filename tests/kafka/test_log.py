@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import Producer, TopicCollection
+from confluent_kafka import Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -288,6 +288,31 @@ class TestBrokerAway:
         wait_until(lambda: len(read_all(member)) == 3)
         assert sorted(record.key for record in read_all(member)) == [b"claim", b"claim", b"late"]
         assert fragile.outcomes.keys().isdisjoint({"late", "never sent"})
+
+    def test_a_proof_of_membership_leaves_the_lag_as_it_is_shown(self, fragile: Setting) -> None:
+        """Who waits out another's claim follows no commands, and knows no position."""
+        member = fragile.member()
+        member.join()
+        wait_until(lambda: len(fragile.poll(member).memberships) == PARTITIONS)
+        commands = fragile.settings.topic("commands")
+        group = Clients(fragile.settings, "m").group_member(lambda error, places: None)
+        appender = member.appender(ordered=False)
+        for _ in range(3):
+            appender.append("commands", 0, b"k", b"v")
+        member.seek("commands", 0, 0)
+        found: list[object] = []
+
+        def all_came() -> bool:
+            found.extend(fragile.poll(member).records)
+            return len(found) == 3
+
+        wait_until(all_came)
+        assert member.confirm_membership(0)
+        member.unseek("commands", 0)
+        assert member.confirm_membership(0)
+        (shown,) = group.committed([TopicPartition(commands, 0)], timeout=PATIENCE_S)
+        assert shown.offset == 3
+        group.close()
 
     def test_nothing_waits_for_ever_while_the_broker_hangs(self, fragile: Setting, victim: Broker) -> None:
         member = fragile.member()

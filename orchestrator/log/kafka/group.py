@@ -84,20 +84,24 @@ class GroupMember:
         taken, self._news = self._news, []
         return taken
 
-    def confirm(self, partition: int, position: int) -> bool:
+    def confirm(self, partition: int, position: int | None) -> bool:
         """Prove by a round trip that the partition is this member's; its lag is shown from ``position`` on.
 
-        The group refuses commits of members that it has given up, and of older generations.
+        The group refuses commits of members that it has given up, and of older generations. Without a
+        position it stays as it is shown.
         """
         if partition not in self._owned:
             return False
-        proof = str(next(self._proofs))
-        place = TopicPartition(self._topic, partition, max(0, position), proof)
+        proof, deadline_s = str(next(self._proofs)), monotonic() + CONFIRM_S
+        place = TopicPartition(self._topic, partition)
         try:
-            self.consumer.commit(offsets=[place], asynchronous=True)
+            if position is None:
+                (shown,) = self.consumer.committed([place], timeout=CONFIRM_S)
+                position = shown.offset
+            proven_at = TopicPartition(self._topic, partition, max(0, position), proof)
+            self.consumer.commit(offsets=[proven_at], asynchronous=True)
         except KafkaException:
             return False
-        deadline_s = monotonic() + CONFIRM_S
         while proof not in self._answers and monotonic() < deadline_s:
             message = self.consumer.poll(CONFIRM_SLICE_S)
             if message is not None and (error := message.error()) is not None:

@@ -98,7 +98,7 @@ class KafkaLog:
     def confirm_membership(self, partition: int) -> bool:
         """Prove by a commit to the group, which takes 2 s at most, that the partition is this member's."""
         position = self._follower.positions.next_offset(Spot(COMMANDS, partition))
-        return self._group.confirm(partition, position or 0)
+        return self._group.confirm(partition, position)
 
     # --- appending ---
 
