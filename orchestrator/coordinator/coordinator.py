@@ -154,7 +154,7 @@ class Coordinator:
         self._pulse = Pulse(me, self._sender, self._dispatcher, runtime, self._clock, meter=self._meter)
         self._joined = True
         self._next_tidy_s = 0.0
-        self._last_step_s = runtime.monotonic_s()
+        self._seen_s, self._paused_s = runtime.monotonic_s(), 0.0
         self._deleted: dict[tuple[str, int], int] = {}
 
     def _store_in_folder(self, number: int) -> PartitionStore:
@@ -198,8 +198,8 @@ class Coordinator:
 
     @property
     def silent_s(self) -> float:
-        """For how long the loop has not turned. For any thread."""
-        return self._runtime.monotonic_s() - self._last_step_s
+        """For how long the loop has not got on. For any thread."""
+        return self._runtime.monotonic_s() - self._seen_s
 
     @property
     def owns_all(self) -> bool:
@@ -275,7 +275,7 @@ class Coordinator:
             next_ms = partition.deadlines.next_ms()
             if next_ms is not None:
                 wait_s = min(wait_s, max(0.0, (next_ms - now_ms) / 1_000))
-            next_s = partition.next_retry_s()
+            next_s = partition.retries.next_s
             if next_s is not None:
                 wait_s = min(wait_s, max(0.0, next_s - now_s))
         return wait_s
@@ -299,15 +299,20 @@ class Coordinator:
     # -------------------------------------------------------------------------------- clock, members
 
     def _look_at_clock(self, timeout_s: float) -> None:
-        now_s = self._runtime.monotonic_s()
-        paused_s = now_s - self._last_step_s - timeout_s
-        self._last_step_s = now_s
+        self._note_time(waited_s=timeout_s)
+        now_s, paused_s, self._paused_s = self._seen_s, self._paused_s, 0.0
         if paused_s > MAX_PAUSE_S:
             log.warning("this process was paused for %.1f s: all partitions are claimed anew", paused_s)
         for partition in list(self.partitions.values()):
             partition.now_s = now_s
             if paused_s > MAX_PAUSE_S:
                 self._incident(partition, f"paused for {paused_s:.1f} s")
+
+    def _note_time(self, *, waited_s: float = 0.0) -> None:
+        """This process runs. How long it did not, as far as it had no reason to be elsewhere."""
+        now_s = self._runtime.monotonic_s()
+        self._paused_s = max(self._paused_s, now_s - self._seen_s - waited_s)
+        self._seen_s = now_s
 
     def _on_membership(self, membership: Membership) -> None:
         number = membership.partition
@@ -703,11 +708,14 @@ class Coordinator:
         self, partition: Partition, workflow_id: str, given: list[Input], now_ms: int, made: Made
     ) -> bool:
         """Make the turns of one id; whether that went well."""
+        evicted = made.evicted
         try:
             self._maker.make(partition, workflow_id, given, now_ms, made)
         except Exception:
             self._poison(partition, workflow_id)
             return False
+        if made.evicted != evicted:  # code that spins is no pause of the process
+            self._seen_s = self._runtime.monotonic_s()
         return True
 
     def _poison(self, partition: Partition, workflow_id: str) -> None:
@@ -736,8 +744,6 @@ class Coordinator:
             partition.outflow.settle(receipt)
         for workflow_id in made.replaying:
             partition.resumes[workflow_id] = None
-        for run in made.blocked:
-            partition.retry_later(run)
         for warned in made.warnings:
             ids = {"workflow_id": warned.workflow_id, "run_id": warned.run_id}
             log.warning("%s", warned.message, extra=ids)

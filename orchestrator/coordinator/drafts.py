@@ -121,9 +121,9 @@ class Made(msgspec.Struct):
 
     ``covered`` are answers to release when the consumption of their commands is committed, ``live``
     those to release when everything in flight now is read back. ``waiting`` are activities that need a
-    worker, ``replaying`` the ids whose replay goes on in the next step, ``blocked`` the runs whose code
-    is to be tried again, ``settled`` refused deliveries that concern nobody any more, ``late`` the offsets
-    of commands that only the step's last turn may cover.
+    worker, ``replaying`` the ids whose replay goes on in the next step, ``settled`` refused deliveries that
+    concern nobody any more, ``late`` the offsets of commands that only the step's last turn may cover,
+    ``evicted`` how many runs had code that did not give way.
     """
 
     drafts: list[Draft] = []
@@ -132,7 +132,7 @@ class Made(msgspec.Struct):
     waiting: list[tuple[ActivityRef, str, int, int]] = []
     waiters: list[tuple[str, c.AwaitResult]] = []
     replaying: list[str] = []
-    blocked: list[Run] = []
     settled: list[Receipt] = []
     late: list[int] = []
+    evicted: int = 0
     warnings: list[Warned] = []

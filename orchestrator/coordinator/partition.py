@@ -7,7 +7,6 @@ back: rows for the store, then tasks and answers.
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from orchestrator.coordinator.outflow import Outflow, Receipt
 from orchestrator.coordinator.ownership import Ownership
 from orchestrator.coordinator.publishing import Publishing
 from orchestrator.coordinator.retention import DEFAULT_RETENTION_MS, Cleaner
+from orchestrator.coordinator.retries import Retries
 from orchestrator.coordinator.runs import MAX_RUNS_IN_MEMORY, Run, Runs
 from orchestrator.coordinator.verdicts import Committed, Erased, Found, Read, Void
 from orchestrator.coordinator.watchdog import Watch
@@ -105,6 +105,7 @@ class Partition:
         self.publishing: Publishing | None = None
         """Set while the partition is owned."""
         self.refusals = Refusals(store)
+        self.retries = Retries()
         self.chores: list[Row] = []
         self._reset()
 
@@ -125,7 +126,6 @@ class Partition:
         self.written_sent_through = checkpoint.sent_through
         self._requests: dict[tuple[str, str], Draft] = {}
         self._waiters: dict[str, list[tuple[float, AwaitResult]]] = {}
-        self._blocked: list[tuple[float, str]] = []
 
     def drop(self, dispatcher: Dispatcher) -> None:
         """Forget everything that runs ahead of the store."""
@@ -261,6 +261,7 @@ class Partition:
         self.history.forget()
         dispatcher.drop_partition(self.number)
         self._reset()
+        self.retries.restock()
         blocked: list[str] = []
         for run_id in self.store.open_runs():
             state = self.store.state(run_id)
@@ -278,7 +279,9 @@ class Partition:
             elif found.phase is ActivityPhase.WAITING and not found.cancel_requested:
                 scheduled = found.scheduled
                 dispatcher.wait(ref, scheduled.task_queue, scheduled.priority, found.scheduled_time_ms)
-        if state.blocked is not None or state.deferred_from or activity.decide_settle(state):
+        if state.blocked is not None:
+            self.retries.still_blocked(state.run_id, state.workflow_id)
+        elif state.deferred_from or activity.decide_settle(state):
             self.resumes[state.workflow_id] = None
 
     def outgoing_again(self, turn: Turn) -> list[Outgoing]:
@@ -355,12 +358,7 @@ class Partition:
 
     def idle(self, now_ms: int) -> bool:
         """Whether there is nothing to decide now."""
-        if (
-            self.commands.waiting
-            or self.resumes
-            or self.refused
-            or (self._blocked and self._blocked[0][0] <= self.now_s)
-        ):
+        if self.commands.waiting or self.resumes or self.refused or self.tries_blocked:
             return False
         return not self.deadlines.has_due(now_ms)
 
@@ -369,8 +367,8 @@ class Partition:
         found: dict[str, list[Input]] = {}
         for due in self.deadlines.due(now_ms, limit):
             found.setdefault(due.workflow_id, []).append(Input(due.deadline, run_id=due.run_id))
-        while self._blocked and self._blocked[0][0] <= self.now_s:
-            self.resumes[heapq.heappop(self._blocked)[1]] = None
+        if self.tries_blocked:
+            self.resumes[self.retries.take()] = None
         for refused in self.refused:
             task = refused.task
             found.setdefault(task.workflow_id, []).append(Input(refused, run_id=task.run_id))
@@ -382,13 +380,11 @@ class Partition:
             found.pop(workflow_id, None)
         return found
 
-    def retry_later(self, run: Run) -> None:
-        """A blocked run is looked at again when its delay has passed."""
-        heapq.heappush(self._blocked, (run.retry_at_s, run.state.workflow_id))
-
-    def next_retry_s(self) -> float | None:
-        """When the next blocked run is due (monotonic seconds)."""
-        return self._blocked[0][0] if self._blocked else None
+    @property
+    def tries_blocked(self) -> bool:
+        """Whether a blocked run is due. One per step: each may take as long as code that is evicted."""
+        next_s = self.retries.next_s
+        return next_s is not None and next_s <= self.now_s
 
     @property
     def _low_water(self) -> Marks:

@@ -34,8 +34,7 @@ class Run(msgspec.Struct, eq=False):
     """The latest run of a workflow id, in memory.
 
     ``in_flight`` counts its turns in flight, ``snapshot_event`` is where its state row stands at least,
-    ``retry_at_s`` says when a blocked run's code is tried again, ``requests`` how many request ids of its
-    workflow id are remembered (-1: not counted yet).
+    ``requests`` says how many request ids of its workflow id are remembered (-1: not counted yet).
     """
 
     state: RunState
@@ -43,8 +42,6 @@ class Run(msgspec.Struct, eq=False):
     replay: Replay | None = None
     in_flight: int = 0
     snapshot_event: int = 0
-    retry_at_s: float = 0.0
-    retries: int = 0
     requests: int = -1
 
     @property

@@ -67,12 +67,7 @@ from orchestrator.store.refusals import Refusals
 from orchestrator.store.rows import Row, encode_state
 from orchestrator.store.summaries import glance_of
 from orchestrator.telemetry.traces import Traces
-
-BLOCKED_RETRY_S = (1.0, 600.0)
-"""First and longest delay before a blocked run's code is tried again; it doubles each time."""
-
-MAX_DOUBLINGS = 30
-"""Of that delay: it is the longest long before, and a run may stay blocked for ever."""
+from orchestrator.workflow.loop import Evicted
 
 MAX_REQUESTS = 20_000
 """Request ids kept per workflow id, those of its earlier runs too. Repeats come within seconds or minutes."""
@@ -464,6 +459,7 @@ class _Builder:
     def _activation(self, run: Run) -> Activation:
         state = run.state
         if not state.is_open:
+            self.partition.retries.over(state.run_id)
             self.partition.runs.drop(run)
             return Activation.NONE
         facts = e.facts_of(self.events)
@@ -484,7 +480,7 @@ class _Builder:
             return Activation.DEFERRED if facts else Activation.NONE
         if state.blocked is not None:
             self._note(e.WorkflowUnblocked())
-            run.retries = 0
+            self.partition.retries.over(state.run_id)
         self._translate(run, actions)
         return Activation.DONE
 
@@ -505,11 +501,9 @@ class _Builder:
     def _block(self, run: Run, error: BaseException) -> None:
         """The code cannot go on: say why, once per reason, and try again later."""
         self.partition.runs.drop(run)
-        first_s, longest_s = BLOCKED_RETRY_S
-        delay_s = min(first_s * 2.0 ** min(run.retries, MAX_DOUBLINGS), longest_s)
-        run.retries += 1
-        run.retry_at_s = self.maker.runtime.monotonic_s() + delay_s
-        self.made.blocked.append(run)
+        self.made.evicted += isinstance(error, Evicted)
+        now_s = self.maker.runtime.monotonic_s()
+        self.partition.retries.blocked(run.state.run_id, self.workflow_id, now_s)
         failure = block_failure(error)
         known = run.state.blocked
         news = isinstance(error, ProcessEnded) and error.news

@@ -18,6 +18,7 @@ from orchestrator.codec import failures, payloads
 from orchestrator.coordinator.caution import Caution, ProcessEnded
 from orchestrator.coordinator.dispatch import Dispatcher
 from orchestrator.coordinator.drafts import Draft, Made, turn_of
+from orchestrator.coordinator.retries import Retries
 from orchestrator.coordinator.runs import Definitions, Replay, Run, Runs, make_instance
 from orchestrator.coordinator.runtime import Runtime
 from orchestrator.coordinator.watchdog import Watch, under
@@ -47,6 +48,7 @@ class Host(Protocol):
     store: PartitionStore
     suspects: frozenset[str]
     caution: Caution
+    retries: Retries
 
     @property
     def held_back(self) -> Mapping[str, str]:
@@ -138,7 +140,8 @@ class UserCode:
             raise Evicted
         if refused := host.why_unwritable(state.workflow_id):
             raise RecordRefused(refused)
-        waits = state.blocked is not None and self._runtime.monotonic_s() < run.retry_at_s
+        now_s = self._runtime.monotonic_s()
+        waits = state.blocked is not None and host.retries.waits(state.run_id, now_s)
         if waits or not host.caution.admits(state):
             return None
         if (reason := host.held_back.get(state.run_id)) is not None:
@@ -157,7 +160,7 @@ class UserCode:
                 start_time_ms=state.start_time_ms,
             )
             return facts
-        deadline_s = self._runtime.monotonic_s() + REPLAY_SLICE_S
+        deadline_s = now_s + REPLAY_SLICE_S
         if not self._replayed(host, run, lambda: self._runtime.monotonic_s() >= deadline_s, made):
             return None
         earlier = run.replay.facts if run.replay is not None else []

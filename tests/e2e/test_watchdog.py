@@ -118,6 +118,18 @@ async def others_complete(client: Client, ids: Iterator[str]) -> None:
     assert await asyncio.gather(*calls) == list(range(20))
 
 
+async def test_many_runs_that_spin_cost_no_claim_and_stop_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One after the other they take longer than a pause that costs the claims, at first and after it."""
+    async with running(tmp_path) as (engine, client):
+        starts = [client.start_workflow(Spins.__name__, id=f"spins-{number}") for number in range(4)]
+        spinning = await asyncio.gather(*starts)
+        await others_complete(client, ids_beside("spins-0", engine))
+        await asyncio.gather(*[run.terminate() for run in spinning])
+    assert "claimed anew" not in caplog.text
+
+
 @pytest.mark.parametrize("endless", [Spins, Yields])
 async def test_a_run_whose_code_spins_is_blocked_and_others_go_on(tmp_path: Path, endless: type) -> None:
     async with running(tmp_path) as (engine, client):

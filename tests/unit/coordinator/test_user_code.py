@@ -9,8 +9,10 @@ import pytest
 
 from orchestrator import workflow
 from orchestrator.coordinator import runs, user_code
+from orchestrator.protocol import commands as c
+from orchestrator.workflow.loop import Evicted
 
-from .kit import Bench, pay, query, signal, start
+from .kit import Bench, Runtime, pay, query, signal, start
 from .orders import FixedOrder, Order, OtherOrder, blocks, terminate
 
 
@@ -43,6 +45,76 @@ def test_another_reason_is_told(tmp_path: Path) -> None:
     assert "history has nothing, the code made timer 1" in blocks(bench)[1]
 
 
+def due_s(bench: Bench) -> float:
+    """When the blocked run is tried next."""
+    found = bench.partition.retries.next_s
+    assert found is not None
+    return found
+
+
+@workflow.defn(name="Spins")
+class Spins:
+    """Takes two seconds, and is evicted."""
+
+    clock: Runtime
+    entered = 0
+
+    @workflow.run
+    async def run(self) -> None:
+        Spins.entered += 1
+        Spins.clock.elapsed_s += 1.8
+        raise Evicted
+
+
+@pytest.fixture
+def spinning(tmp_path: Path) -> Bench:
+    bench = Bench(tmp_path, Order, Spins)
+    Spins.clock, Spins.entered = bench.runtime, 0
+    return bench
+
+
+def spins(count: int) -> list[c.StartWorkflow]:
+    return [start(f"spin-{n}", f"s{n}", workflow_type="Spins") for n in range(count)]
+
+
+def test_code_that_spins_is_no_pause_of_the_process(spinning: Bench) -> None:
+    """Longer than a pause that costs the claims, and shorter than what the group takes for a death."""
+    spinning.send(*spins(3), start("fine", "fine"))
+    spinning.send(signal("finish", workflow_id="fine"))
+    assert len(spinning.claims) == 1
+    assert len(blocks(spinning)) == 3
+    assert spinning.reply("fine").rejection == ""
+
+
+def test_one_blocked_run_is_tried_per_step(spinning: Bench) -> None:
+    """What else there is to do waits for one of them, not for all."""
+    spinning.send(*spins(5))
+    spinning.runtime.elapsed_s += 60
+    spinning.step()
+    spinning.until(lambda: spinning.partition.ownership.running)
+    before = Spins.entered
+    for count in range(1, 4):
+        spinning.step()
+        assert Spins.entered == before + count
+
+
+def test_what_is_known_of_blocked_runs_outlives_claims(spinning: Bench) -> None:
+    """They would all be tried at once after it, and that might cost the next claim."""
+    spinning.send(*spins(5))
+    for _ in range(100):
+        spinning.pass_s(1)
+    spinning.settle()
+    before = Spins.entered
+    spinning.coordinator._incident(spinning.partition, "a test says so")
+    spinning.until(lambda: spinning.partition.ownership.running)
+    spinning.step(10)
+    assert Spins.entered <= before + 1
+    before = Spins.entered
+    spinning.restart()
+    spinning.step(10)
+    assert Spins.entered >= before + 5, "a new process tries each at once"
+
+
 def test_a_blocked_run_is_tried_again_with_growing_delays(bench: Bench) -> None:
     bench.send(start())
     bench.send(signal("stumble"))
@@ -50,7 +122,7 @@ def test_a_blocked_run_is_tried_again_with_growing_delays(bench: Bench) -> None:
     assert run is not None
     delays = []
     for _ in range(12):
-        delays.append(run.retry_at_s - bench.runtime.elapsed_s)
+        delays.append(due_s(bench) - bench.runtime.elapsed_s)
         bench.pass_s(delays[-1] + 0.1)
     assert [round(delay) for delay in delays] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]
 
@@ -60,9 +132,9 @@ def test_a_run_that_is_blocked_for_weeks_goes_on_being_tried(bench: Bench) -> No
     bench.send(signal("stumble"))
     run = bench.partition.runs.get("a")
     assert run is not None
-    run.retries = 5_000
+    bench.partition.retries._delays[run.state.run_id].tries = 5_000
     bench.pass_s(2)
-    assert run.retry_at_s - bench.runtime.elapsed_s == pytest.approx(600, abs=2)
+    assert due_s(bench) - bench.runtime.elapsed_s == pytest.approx(600, abs=2)
     assert len(bench.claims) == 1
 
 
