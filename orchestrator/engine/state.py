@@ -50,6 +50,18 @@ class ActivityPhase(StrEnum):
     BACKOFF = "backoff"
 
 
+def waits_since_ms(
+    phase: ActivityPhase, scheduled_time_ms: int, retry_time_ms: int, now_ms: int
+) -> int | None:
+    """Since when an open activity could begin and has no worker; None if it has one, or is not due yet.
+
+    ``retry_time_ms`` is when its open attempt was due, 0 for the first.
+    """
+    if phase is ActivityPhase.DISPATCHED or (phase is ActivityPhase.BACKOFF and retry_time_ms > now_ms):
+        return None
+    return retry_time_ms or scheduled_time_ms
+
+
 class ActivityState(msgspec.Struct, array_like=True, gc=False):
     """An open activity. ``attempt`` is the open one or, in backoff, the next."""
 

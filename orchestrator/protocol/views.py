@@ -131,7 +131,8 @@ class StuckReason(StrEnum):
 class StuckRun(Value, frozen=True, kw_only=True):
     """A run that does not get on, or one of its activities.
 
-    ``since_time_ms`` is when the activity was scheduled, or the run last did something.
+    ``since_time_ms`` is since when the activity waits for a worker, or else when it was scheduled; of a run,
+    when it last did something.
     """
 
     workflow_id: str
@@ -160,7 +161,11 @@ class StuckPage(Value, frozen=True, kw_only=True):
 
 
 class PendingActivity(Value, frozen=True, kw_only=True):
-    """An activity that is not closed. ``state``: waiting (no worker yet), running, or backoff."""
+    """An activity that is not closed.
+
+    ``state`` is waiting (for a worker, since ``waiting_time_ms``), running (dispatched at ``started_time_ms``),
+    or backoff (until ``next_retry_time_ms``).
+    """
 
     activity_id: int
     activity_type: str
@@ -170,6 +175,7 @@ class PendingActivity(Value, frozen=True, kw_only=True):
     maximum_attempts: int = 0
     scheduled_time_ms: int = 0
     started_time_ms: int | None = None
+    waiting_time_ms: int | None = None
     next_retry_time_ms: int | None = None
     worker: str = ""
     last_failure: Failure | None = None

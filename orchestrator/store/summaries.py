@@ -45,7 +45,9 @@ class Summary(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Pending(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An open activity that has no worker, or has failed before."""
+    """An open activity that has no worker, or has failed before. Its attempt was or will be due at
+    ``retry_time_ms``, 0 for the first.
+    """
 
     workflow_id: str
     run_id: str
@@ -57,7 +59,7 @@ class Pending(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempt: int
     maximum_attempts: int
     scheduled_time_ms: int
-    next_retry_time_ms: int = 0
+    retry_time_ms: int = 0
     worker: str = ""
     last_failure: str = ""
 
@@ -153,7 +155,7 @@ def _pending(state: RunState, activity_id: int) -> Pending | None:
         attempt=found.attempt,
         maximum_attempts=found.scheduled.retry_policy.maximum_attempts,
         scheduled_time_ms=found.scheduled_time_ms,
-        next_retry_time_ms=found.retry_time_ms if found.phase is ActivityPhase.BACKOFF else 0,
+        retry_time_ms=found.retry_time_ms,
         worker=found.worker if found.phase is ActivityPhase.DISPATCHED else "",
         last_failure=_message(found.last_failure),
     )

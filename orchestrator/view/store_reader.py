@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import time_ns
 
 from orchestrator.engine import execution
-from orchestrator.engine.state import ActivityPhase, ActivityState, RunState
+from orchestrator.engine.state import ActivityPhase, ActivityState, RunState, waits_since_ms
 from orchestrator.errors import Unavailable, UsageError, WorkflowNotFound
 from orchestrator.protocol.bookmarks import parse_bookmark
 from orchestrator.protocol.events import WorkflowCompleted, WorkflowStarted
@@ -101,7 +101,7 @@ class StoreReader:
         page: str = "",
     ) -> StuckPage:
         """What does not get on."""
-        patience = Patience(attempts, self._now_ms() - waiting_ms, self._served())
+        patience = Patience(attempts, waiting_ms, self._served(), self._now_ms())
         return stuck(self._listings(), patience, limit, page)
 
     def _listings(self) -> list[Listing]:
@@ -115,7 +115,7 @@ class StoreReader:
             raise WorkflowNotFound(f"there is no run {state.run_id} of workflow id {workflow_id!r}")
         started = first.events[0]
         assert isinstance(started, WorkflowStarted)
-        close = state.close
+        close, now_ms = state.close, self._now_ms()
         return RunDescription(
             row=lists.row_of(summarize(state)[0]),
             input=started.input,
@@ -124,7 +124,7 @@ class StoreReader:
             blocked=state.blocked,
             cancel_requested=state.cancel_requested,
             run_timeout_time_ms=state.run_deadline_ms or None,
-            pending_activities=tuple(_pending(found) for found in state.activities.values()),
+            pending_activities=tuple(_pending(found, now_ms) for found in state.activities.values()),
             pending_timers=tuple(
                 PendingTimer(timer_id=timer_id, fire_time_ms=at_ms)
                 for timer_id, at_ms in state.timers.items()
@@ -193,18 +193,21 @@ class StoreReader:
         return store
 
 
-def _pending(found: ActivityState) -> PendingActivity:
+def _pending(found: ActivityState, now_ms: int) -> PendingActivity:
     running = found.phase is ActivityPhase.DISPATCHED
+    waits_since = waits_since_ms(found.phase, found.scheduled_time_ms, found.retry_time_ms, now_ms)
+    backs_off = not running and waits_since is None
     return PendingActivity(
         activity_id=found.activity_id,
         activity_type=found.scheduled.activity_type,
         task_queue=found.scheduled.task_queue,
-        state="running" if running else found.phase.value,
+        state="running" if running else "backoff" if backs_off else "waiting",
         attempt=found.attempt,
         maximum_attempts=found.scheduled.retry_policy.maximum_attempts,
         scheduled_time_ms=found.scheduled_time_ms,
         started_time_ms=found.dispatched_time_ms if running else None,
-        next_retry_time_ms=found.retry_time_ms if found.phase is ActivityPhase.BACKOFF else None,
+        waiting_time_ms=waits_since,
+        next_retry_time_ms=found.retry_time_ms if backs_off else None,
         worker=found.worker if running else "",
         last_failure=found.last_failure,
     )

@@ -8,7 +8,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
-from orchestrator.engine.state import ActivityPhase
+from orchestrator.engine.state import ActivityPhase, waits_since_ms
 from orchestrator.errors import UsageError
 from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import StuckPage, StuckReason, StuckRun
@@ -22,13 +22,14 @@ from orchestrator.view.pages import read_token, token
 class Patience(NamedTuple):
     """From when on something is taken for stuck.
 
-    An activity at its ``attempts``-th attempt, or without a worker since before ``waiting_since_ms``, or in a
-    queue that is not ``served`` (None: nobody knows which are).
+    An activity at its ``attempts``-th attempt, or without a worker for ``waiting_ms`` before ``now_ms``, or in
+    a queue that is not ``served`` (None: nobody knows which are).
     """
 
     attempts: int
-    waiting_since_ms: int
+    waiting_ms: int
     served: frozenset[str] | None
+    now_ms: int
 
 
 def stuck(listings: Sequence[Listing], patience: Patience, limit: int, page: str) -> StuckPage:
@@ -69,17 +70,20 @@ def _activities(
     listings: Sequence[Listing], patience: Patience, after: bytes
 ) -> Iterator[tuple[bytes, StuckRun | None]]:
     for key, pending in merge(*(listing.pending(after) for listing in listings), key=itemgetter(0)):
-        reasons = tuple(_reasons(pending, patience))
-        yield key, _stuck_activity(pending, reasons) if reasons else None
+        waits_since = waits_since_ms(
+            pending.phase, pending.scheduled_time_ms, pending.retry_time_ms, patience.now_ms
+        )
+        reasons = tuple(_reasons(pending, waits_since, patience))
+        yield key, _stuck_activity(pending, waits_since, reasons) if reasons else None
 
 
-def _reasons(pending: Pending, patience: Patience) -> Iterator[StuckReason]:
+def _reasons(pending: Pending, waits_since: int | None, patience: Patience) -> Iterator[StuckReason]:
     if pending.attempt >= patience.attempts:
         yield StuckReason.RETRYING
-    if pending.phase is ActivityPhase.WAITING:
+    if waits_since is not None:
         if patience.served is not None and pending.task_queue not in patience.served:
             yield StuckReason.NO_WORKER
-        if pending.scheduled_time_ms < patience.waiting_since_ms:
+        if waits_since < patience.now_ms - patience.waiting_ms:
             yield StuckReason.WAITING
 
 
@@ -94,19 +98,20 @@ def _blocked_run(summary: Summary) -> StuckRun:
     )
 
 
-def _stuck_activity(pending: Pending, reasons: tuple[StuckReason, ...]) -> StuckRun:
+def _stuck_activity(pending: Pending, waits_since: int | None, reasons: tuple[StuckReason, ...]) -> StuckRun:
+    backs_off = pending.phase is ActivityPhase.BACKOFF and waits_since is None
     return StuckRun(
         workflow_id=pending.workflow_id,
         run_id=pending.run_id,
         workflow_type=pending.workflow_type,
         reasons=reasons,
-        since_time_ms=pending.scheduled_time_ms,
+        since_time_ms=pending.scheduled_time_ms if waits_since is None else waits_since,
         activity_id=pending.activity_id,
         activity_type=pending.activity_type,
         task_queue=pending.task_queue,
         attempt=pending.attempt,
         maximum_attempts=pending.maximum_attempts,
-        next_retry_time_ms=pending.next_retry_time_ms or None,
+        next_retry_time_ms=pending.retry_time_ms if backs_off else None,
         worker=pending.worker,
         last_failure=pending.last_failure,
     )

@@ -17,7 +17,7 @@ from orchestrator.store.partition_store import PartitionStore
 from orchestrator.store.rows import Row
 from orchestrator.view import lists
 from orchestrator.view.store_reader import StoreReader
-from tests.unit.view.shelf import FAILED, PARTITIONS, ROOT, Shelf
+from tests.unit.view.shelf import FAILED, NOW_MS, PARTITIONS, ROOT, Shelf
 
 
 @pytest.fixture
@@ -96,16 +96,38 @@ def test_a_description_tells_what_is_pending(shelf: Shelf) -> None:
         retry_policy=RetryPolicy(maximum_attempts=3),
         worker="w1",
     )
-    failed = e.ActivityAttemptFailed(activity_id=1, attempt=1, failure=ROOT, retry_time_ms=9_000)
+    failed = e.ActivityAttemptFailed(activity_id=1, attempt=1, failure=ROOT, retry_time_ms=NOW_MS + 9_000)
     timer = e.TimerStarted(timer_id=1, fire_time_ms=7_000)
     shelf.run("open", (scheduled, timer), (failed,))
     found = shelf.reader.describe("open")
     (activity,) = found.pending_activities
     assert (activity.state, activity.attempt, activity.maximum_attempts) == ("backoff", 2, 3)
-    assert (activity.next_retry_time_ms, activity.last_failure) == (9_000, ROOT)
+    assert (activity.next_retry_time_ms, activity.last_failure) == (NOW_MS + 9_000, ROOT)
     assert [pending.fire_time_ms for pending in found.pending_timers] == [7_000]
     assert (found.row.activity_type, found.row.last_failure) == ("charge", "sanctions hit")
     assert found.input == (Payload(data=b"1"),)
+
+
+def test_a_pending_activity_is_in_one_of_three_states_and_says_since_when(shelf: Shelf) -> None:
+    activities = [
+        e.ActivityScheduled(activity_id=n, activity_type="a", task_queue="q", worker="w") for n in (1, 2, 3)
+    ]
+    waits = e.ActivityScheduled(activity_id=4, activity_type="a", task_queue="q")
+    due, later = (
+        e.ActivityAttemptFailed(activity_id=n, attempt=1, failure=ROOT, retry_time_ms=NOW_MS + ms)
+        for n, ms in ((2, 0), (3, 1))
+    )
+    shelf.run("open", (*activities, waits), (due, later))
+    found = [
+        (one.state, one.started_time_ms, one.waiting_time_ms, one.next_retry_time_ms, one.worker)
+        for one in shelf.reader.describe("open").pending_activities
+    ]
+    assert found == [
+        ("running", 1_002, None, None, "w"),
+        ("waiting", None, NOW_MS, None, ""),
+        ("backoff", None, None, NOW_MS + 1, ""),
+        ("waiting", None, 1_002, None, ""),
+    ]
 
 
 def test_a_closed_run_has_a_result_or_a_failure(shelf: Shelf) -> None:

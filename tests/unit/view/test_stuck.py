@@ -39,8 +39,17 @@ def sent(attempt: int, number: int = 1) -> e.ActivitiesDispatched:
     return e.ActivitiesDispatched(dispatches=(dispatch,))
 
 
-def failed(attempt: int, number: int = 1) -> e.ActivityAttemptFailed:
-    return e.ActivityAttemptFailed(activity_id=number, attempt=attempt, failure=ROOT, retry_time_ms=9_000)
+SOON_MS = NOW_MS + 9_000
+
+
+def failed(attempt: int, number: int = 1, *, retry_time_ms: int = SOON_MS) -> e.ActivityAttemptFailed:
+    return e.ActivityAttemptFailed(
+        activity_id=number, attempt=attempt, failure=ROOT, retry_time_ms=retry_time_ms
+    )
+
+
+def returned(attempt: int) -> e.ActivityReturned:
+    return e.ActivityReturned(activity_id=1, attempt=attempt, dispatch=attempt, worker="w")
 
 
 def reasons(shelf: Shelf, attempts: int = 3, waiting_ms: int = 60_000) -> dict[str, tuple[str, ...]]:
@@ -75,6 +84,26 @@ def test_who_is_stuck_and_why(shelf: Shelf) -> None:
     }  # fmt: skip
 
 
+def test_an_attempt_that_is_due_waits_for_a_worker_as_the_first_one_does(shelf: Shelf) -> None:
+    """The end of a backoff is no event: if the workers of a queue die, nothing else says so."""
+    long_ago = shelf.run("long ago", (scheduled(worker="w"), failed(1, retry_time_ms=9_000)))
+    shelf.run("a moment ago", (scheduled(worker="w"), failed(1, retry_time_ms=NOW_MS - 2_000)))
+    shelf.run("not yet", (scheduled(worker="w"), failed(1)))
+    shelf.run(
+        "returned", (scheduled(worker="w"), failed(1, retry_time_ms=NOW_MS - 2_000)), (sent(2), returned(2))
+    )
+    shelf.served = frozenset({"q"})
+    assert reasons(shelf) == {"long ago": ("waiting",)}
+    shelf.served = frozenset()
+    assert reasons(shelf) == {
+        "long ago": ("no-worker", "waiting"),
+        "a moment ago": ("no-worker",),
+        "returned": ("no-worker",),
+    }
+    (row,) = shelf.reader.stuck(waiting_ms=60_000, limit=1).rows
+    assert (row.run_id, row.since_time_ms, row.next_retry_time_ms) == (long_ago, 9_000, None)
+
+
 def test_a_row_says_what_there_is_to_know(shelf: Shelf) -> None:
     run_id = shelf.run("thrice", (scheduled(worker="w"), failed(1)), (sent(2), failed(2)))
     (row,) = shelf.reader.stuck(attempts=3).rows
@@ -89,7 +118,7 @@ def test_a_row_says_what_there_is_to_know(shelf: Shelf) -> None:
         task_queue="q",
         attempt=3,
         maximum_attempts=9,
-        next_retry_time_ms=9_000,
+        next_retry_time_ms=SOON_MS,
         last_failure="sanctions hit",
     )
 

@@ -44,7 +44,7 @@ def events(page: Page) -> list[list[str]]:
 
 
 async def test_a_run_that_waits_shows_for_what(site: Site) -> None:
-    backoff = e.ActivityAttemptFailed(activity_id=1, attempt=1, failure=FAILED, retry_time_ms=9_000)
+    backoff = e.ActivityAttemptFailed(activity_id=1, attempt=1, failure=FAILED, retry_time_ms=1_009_000)
     run_id = site.shelf.run(
         "o/1",
         (scheduled(1, worker="w" * 32), scheduled(2, "ship", worker="v" * 32), scheduled(3, "mail")),
