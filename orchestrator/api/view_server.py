@@ -65,8 +65,8 @@ class View:
 
     @property
     def why_not_ready(self) -> str:
-        """Why it cannot answer now; "" if it can."""
-        return "" if self.materializer.ready else "history is being read"
+        """Why it cannot answer now, or only with what is old and without an end; "" if all is well."""
+        return self.materializer.trouble or ("" if self.materializer.ready else "history is being read")
 
     def close(self) -> None:
         """Stop following, close the stores and the log."""

@@ -115,9 +115,11 @@ def _look(http: httpx.Client, address: str) -> Iterator[Finding]:
         for one in said.partitions
         if one.trouble
     ]
-    yield from troubled or [
-        ok("partitions", f"{len(said.partitions)}, {lag:,} records of history to be read")
-    ]
+    if said.trouble:
+        yield Finding("failed", "log", said.trouble, "look at the brokers: 'orchestrator doctor --log …'")
+    elif not troubled:  # while the log is away, nobody knows how much is to be read
+        yield ok("partitions", f"{len(said.partitions)}, {lag:,} records of history to be read")
+    yield from troubled
     if said.dead_letters:
         yield warning(
             "dead letters",

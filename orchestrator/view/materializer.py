@@ -265,6 +265,11 @@ class Materializer:
         """Whether all partitions were caught up at least once."""
         return bool(self._partitions) and all(followed.ready for followed in self._partitions)
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing new is read now: the log does not answer; "" if it does."""
+        return self._trouble
+
     def status(self) -> ViewStatus:
         """How this view stands."""
         now_ms = self._now_ms()

@@ -22,8 +22,8 @@ from orchestrator.view.pages import read_token, token
 class Patience(NamedTuple):
     """From when on something is taken for stuck.
 
-    An activity at its ``attempts``-th attempt, or without a worker for ``waiting_ms`` before ``now_ms``, or in
-    a queue that is not ``served`` (None: nobody knows which are).
+    An activity at its ``attempts``-th attempt, or that has waited for a worker for ``waiting_ms`` at
+    ``now_ms``, or does in a queue that is not ``served`` (None: nobody knows which are).
     """
 
     attempts: int

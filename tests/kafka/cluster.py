@@ -141,6 +141,10 @@ class Cluster:
         """A worker."""
         return self._member(name, "worker", "tests.kafka.flows", "--slots", str(slots), *options)
 
+    def view(self, name: str) -> Member:
+        """A view, with a folder and a port of its own."""
+        return self._member(name, "view", "--port", "0", "--data", str(self.folder / name / "data"))
+
     def _member(self, name: str, *arguments: str, bootstrap: str = "", **environ: str) -> Member:
         where = (
             "--log",

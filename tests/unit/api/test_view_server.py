@@ -15,6 +15,7 @@ from orchestrator.activity.definition import ActivityDefinition
 from orchestrator.api.embedded import Engine
 from orchestrator.api.server import bind
 from orchestrator.api.view_server import View, serving_view
+from orchestrator.errors import Unavailable
 from orchestrator.log.http import HttpLog
 from orchestrator.log.topics import COMMANDS, DEAD_LETTERS
 from orchestrator.log.wire import BOOKMARK_HEADER
@@ -235,6 +236,31 @@ async def test_why_a_view_has_ended_is_known(tmp_path: Path, monkeypatch: pytest
     assert str(view.error) == "a bug"
     await asyncio.to_thread(view.close)
     await asyncio.to_thread(engine.close)
+
+
+async def test_a_view_without_its_log_is_not_ready(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows what was, and goes on when the log is there again; a restart would not help."""
+
+    async def answers() -> dict[str, tuple[int, str]]:
+        found = [await pair.http.get(pair.http.base_url.join(path)) for path in ("/live", "/ready")]
+        return {answer.url.path: (answer.status_code, answer.text) for answer in found}
+
+    def away(timeout_s: float) -> Any:
+        raise Unavailable("the broker is gone; start it")
+
+    monkeypatch.setattr(materializer, "RETRY_S", 0.01)
+    monkeypatch.setattr(pair.view.materializer._log, "poll", away)
+
+    async def told() -> bool:
+        return await answers() == {"/live": (200, "ok\n"), "/ready": (503, "the broker is gone; start it\n")}
+
+    await until(told)
+    monkeypatch.undo()
+
+    async def well() -> bool:
+        return await answers() == {"/live": (200, "ok\n"), "/ready": (200, "ok\n")}
+
+    await until(well)
 
 
 async def test_a_view_tells_its_operators_how_it_stands(pair: Pair) -> None:

@@ -120,9 +120,25 @@ class Fake(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class Away(Fake):
+    """Answers as a view does that says it is ready, though it has lost its log."""
+
+    status = ViewStatus(
+        partitions=(PartitionFollowed(partition=0, offset=5, lag_records=0, ready=True),),
+        coordinators=(owner(0),),
+        workers=(worker(),),
+        trouble="Kafka at x:9092 does not answer",
+    )
+    answers = Fake.answers | {
+        "/ready": (200, b"ok\n"),
+        "/api/v1/cluster": (200, msgspec.json.encode(status)),
+        "/api/v1/workflow-counts": (200, msgspec.json.encode(RunCounts(runs=0, counts=()))),
+    }
+
+
 @pytest.fixture
-def address() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Fake)
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), getattr(request, "param", Fake))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -140,6 +156,17 @@ def test_what_is_wrong_at_an_address_is_a_line_each(address: str, capsys: pytest
         "warning  dead letters    2 records could not be used → GET /api/v1/dead-letters shows them",
         "warning  blocked runs    3 → 'orchestrator stuck' shows them; mend the code, and deploy it",
     ]
+
+
+@pytest.mark.parametrize("address", [Away], indirect=True)
+def test_a_view_without_its_log_is_not_well(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(("doctor", "--address", address)) == 1
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if not line.startswith("ok")] == [
+        "failed   log             Kafka at x:9092 does not answer → look at the brokers: "
+        "'orchestrator doctor --log …'"
+    ]
+    assert "records of history to be read" not in out, "nobody knows how many"
 
 
 def test_formats_for_programs(address: str, capsys: pytest.CaptureFixture[str]) -> None:
