@@ -99,8 +99,9 @@ class HttpEngine:
         self._post("workflows", id, how, body=body)
 
     def get(self, *path: str, **params: Any) -> bytes:
-        """The body of an answer."""
-        return self._ask("GET", path, params={name: value for name, value in params.items() if value})
+        """The body of an answer. What is None or "" was not said, and is as the engine has it; 0 was."""
+        said = {name: value for name, value in params.items() if value not in (None, "")}
+        return self._ask("GET", path, params=said)
 
     def _post(self, *path: str, body: dict[str, Any]) -> Any:
         content = self._ask("POST", path, content=msgspec.json.encode(body))

@@ -163,7 +163,7 @@ class StuckPage(Value, frozen=True, kw_only=True):
 class PendingActivity(Value, frozen=True, kw_only=True):
     """An activity that is not closed.
 
-    ``state`` is waiting (for a worker, since ``waiting_time_ms``), running (on one, since ``started_time_ms``)
+    ``state`` is waiting (for a worker, since ``waiting_time_ms``), running (on one since ``started_time_ms``)
     or backoff (until ``next_retry_time_ms``).
     """
 
