@@ -13,10 +13,11 @@ import msgspec
 from confluent_kafka import libversion
 
 from orchestrator import config
+from orchestrator.cli.exits import CommandUsage
 from orchestrator.cli.kafka import Cluster
 from orchestrator.codec.people import ranges, span_of
 from orchestrator.coordinator.clock_check import MAX_SKEW_MS
-from orchestrator.errors import ConfigError, OrchestratorError, Unavailable
+from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.log.findings import Finding, failed, ok, warning
 from orchestrator.log.kafka import checkup
 from orchestrator.log.wire import PREFIX
@@ -38,7 +39,7 @@ def findings(address: str, log: str, namespace: str, kafka_config: Path | None) 
         address, log = "", log or address
     log = log or ("" if address else os.environ.get(config.LOG_VARIABLE, ""))
     if not log and (namespace or kafka_config is not None):
-        raise ConfigError("--namespace and --kafka-config are for Kafka; name its brokers with --log")
+        raise CommandUsage("--namespace and --kafka-config are for Kafka; name its brokers with --log")
     beside = {**versions(), "librdkafka": libversion()[0]}
     libraries = ", ".join(f"{name} {number}" for name, number in beside.items())
     yield ok("versions", f"orchestrator {version()} with {libraries}")
@@ -87,7 +88,7 @@ def clock(ahead_ms: int | None, whose: str) -> Finding:
 
 def _http(address: str) -> Iterator[Finding]:
     if not address.startswith(("http://", "https://")):
-        raise ConfigError(f"the address {address!r} is not understood; expected one like {config.ADDRESS}")
+        raise CommandUsage(f"the address {address!r} is not understood; expected one like {config.ADDRESS}")
     with httpx.Client(base_url=address.rstrip("/"), timeout=TIMEOUT_S, trust_env=False) as http:
         try:
             yield from _look(http, address)

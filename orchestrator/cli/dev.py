@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from orchestrator import config
-from orchestrator.cli.options import Logging, retention_of, slots_of
+from orchestrator.cli.options import Logging, Slots, retention_of
 from orchestrator.cli.process import end_process
 
 
@@ -19,7 +19,7 @@ def dev(
     data: Path = Path(config.DATA_FOLDER),
     port: int = config.PORT,
     task_queue: str = config.TASK_QUEUE,
-    slots: int = config.SLOTS,
+    slots: Slots = config.SLOTS,
     retention_days: float = config.RETENTION_DAYS,
     public_url: str = "",
     logging: Logging | None = None,
@@ -46,5 +46,5 @@ def dev(
     (logging or Logging()).begin()
     from orchestrator.cli.dev_process import run
 
-    slots, retention = slots_of(slots), retention_of(retention_days)
+    retention = retention_of(retention_days)
     end_process(run(modules, data, port, public_url, task_queue=task_queue, slots=slots, retention=retention))

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol, Self
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from orchestrator import config
-from orchestrator.cli.exits import WaitTimedOut
-from orchestrator.errors import ConfigError, Unavailable
+from orchestrator.cli import output
+from orchestrator.cli.exits import CommandUsage, WaitTimedOut
+from orchestrator.errors import Unavailable
 from orchestrator.log import wire
+
+T = TypeVar("T")
+
+AGAIN_S = 1.0
+"""So often an engine that is away is asked again."""
 
 TIMEOUT_S = 40.0
 """Above the 30 s in which an engine answers, or says that it cannot."""
@@ -45,6 +52,25 @@ class Engine(Protocol):
         """What is read: the body of the answer under this path."""
 
 
+def patiently(ask: Callable[[], T], until_s: float = float("inf")) -> T:
+    """What an engine answers that has answered before: if it is away, it is asked again, and stderr says so.
+
+    Raises:
+        Unavailable: it is away, and the monotonic clock says ``until_s``.
+    """
+    told = False
+    while True:
+        try:
+            return ask()
+        except Unavailable as error:
+            if (left_s := until_s - time.monotonic()) <= 0.0:
+                raise
+            if not told:
+                output.note(f"waiting: {error}")
+            told = True
+            time.sleep(min(AGAIN_S, left_s))
+
+
 class HttpEngine:
     """Requests to the engine, or the view, at an address, one after another.
 
@@ -55,7 +81,7 @@ class HttpEngine:
         self.address = address.rstrip("/")
         self._advice = advice
         if not self.address.startswith(("http://", "https://")):
-            raise ConfigError(
+            raise CommandUsage(
                 f"the address {address!r} is not understood; expected one like {config.ADDRESS}"
             )
         import httpx
@@ -74,17 +100,25 @@ class HttpEngine:
         return found
 
     def result(self, id: str, run_id: str, timeout_s: float) -> dict[str, Any]:
-        """Long polls, until the run is closed."""
+        """Long polls, until the run is closed; an engine that has answered once is waited for, too."""
         deadline_s = time.monotonic() + timeout_s
-        while True:
-            wait_s = max(0.0, min(wire.MAX_WAIT_S, deadline_s - time.monotonic()))
+
+        def ask(run_id: str, longest_s: float) -> dict[str, Any]:
+            wait_s = max(0.0, min(longest_s, deadline_s - time.monotonic()))
             answer = self.get("workflows", id, "result", run_id=run_id, wait_s=wait_s)
             found: dict[str, Any] = msgspec.json.decode(answer)
-            if found["status"] not in ("Running", "Blocked"):
-                return found
+            return found
+
+        found = ask(run_id, 0.0)
+        run_id = found["run_id"]  # of this run, even if the id is started anew meanwhile
+        while found["status"] in ("Running", "Blocked"):
             if time.monotonic() >= deadline_s:
                 raise WaitTimedOut(f"workflow {id!r} is still {found['status']} after {timeout_s:g} s")
-            run_id = found["run_id"]  # of this run, even if the id is started anew meanwhile
+            try:
+                found = patiently(lambda: ask(run_id, wire.MAX_WAIT_S), deadline_s)
+            except Unavailable as error:
+                raise WaitTimedOut(f"after {timeout_s:g} s, {error}") from error
+        return found
 
     def signal(self, id: str, name: str, body: dict[str, Any]) -> None:
         """Send a signal."""

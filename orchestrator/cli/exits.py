@@ -29,7 +29,9 @@ _CODES: tuple[tuple[type[e.OrchestratorError], int], ...] = (
     (e.UnknownName, NOT_FOUND),
     (e.WorkflowFailure, WORKFLOW_FAILED),
     (WaitTimedOut, TIMED_OUT),
-    (CommandUsage, USAGE),
+    (e.DefinitionError, ERROR),
+    (e.PayloadError, ERROR),
+    (e.UsageError, USAGE),
     (e.OrchestratorError, ERROR),
 )
 """Subclasses before their bases."""

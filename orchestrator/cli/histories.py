@@ -10,7 +10,7 @@ from typing import Any, get_args
 import msgspec
 
 from orchestrator.cli import output
-from orchestrator.cli.engine import Engine
+from orchestrator.cli.engine import Engine, patiently
 from orchestrator.cli.exits import CommandUsage
 from orchestrator.codec.payloads import BINARY_NULL, JSON_PLAIN
 from orchestrator.codec.people import span_of, time_of
@@ -57,7 +57,8 @@ def _page(engine: Engine, workflow_id: str, run_id: str, after_turn: int) -> His
 
 
 def follow(engine: Engine, workflow_id: str, run_id: str, format: output.Format) -> None:
-    """Print the turns of a run, and those that come, until it is closed.
+    """Print the turns of a run, and those that come, until it is closed; an engine that goes away meanwhile
+    is waited for.
 
     Raises:
         CommandUsage: the format is not one of lines.
@@ -65,9 +66,9 @@ def follow(engine: Engine, workflow_id: str, run_id: str, format: output.Format)
     if format not in ("table", "jsonl"):
         raise CommandUsage(f"-o {format} cannot go on; give --follow with -o table or -o jsonl")
     after, activities = 0, dict[int, str]()
+    page = _page(engine, workflow_id, run_id, after)
+    run_id = page.run_id  # of this run, even if the id is started anew meanwhile
     while True:
-        page = _page(engine, workflow_id, run_id, after)
-        run_id = page.run_id  # of this run, even if the id is started anew meanwhile
         for turn in page.turns:
             if format == "jsonl":
                 output.write(output.to_jsonl([turn]))
@@ -80,6 +81,7 @@ def follow(engine: Engine, workflow_id: str, run_id: str, format: output.Format)
             return
         if len(page.turns) < PAGE_TURNS:
             time.sleep(LOOK_S)
+        page = patiently(lambda: _page(engine, workflow_id, run_id, after))  # noqa: B023  (asked at once)
 
 
 def _closes(turn: Turn) -> bool:

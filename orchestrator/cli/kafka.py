@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +12,11 @@ from typing import TYPE_CHECKING
 from cyclopts import Parameter
 
 from orchestrator import config
+from orchestrator.cli.exits import CommandUsage
 from orchestrator.errors import ConfigError
 
 if TYPE_CHECKING:
+    from orchestrator.log.aio import AioLog
     from orchestrator.log.kafka.settings import KafkaSettings
 
 
@@ -38,10 +42,10 @@ class Cluster:
 
     @property
     def address(self) -> str:
-        """The log's address; raises ConfigError if there is none."""
+        """The log's address; raises CommandUsage if there is none."""
         address = self.log or os.environ.get(config.LOG_VARIABLE, "")
         if not address:
-            raise ConfigError(
+            raise CommandUsage(
                 f"which Kafka? Name it with --log or ${config.LOG_VARIABLE}, such as kafka://127.0.0.1:9092"
             )
         return address
@@ -52,12 +56,29 @@ class Cluster:
         return self.namespace or os.environ.get(config.NAMESPACE_VARIABLE, "") or config.NAMESPACE
 
     def settings(self) -> KafkaSettings:
-        """Everything that a client of this cluster needs; raises ConfigError."""
+        """Everything that a client of this cluster needs; raises CommandUsage."""
         from orchestrator.log.kafka.settings import load
 
-        return load(
-            self.address,
-            namespace=self.chosen_namespace,
-            config_file=self.kafka_config,
-            environ=os.environ,
-        )
+        with _of_the_command_line():
+            return load(
+                self.address,
+                namespace=self.chosen_namespace,
+                config_file=self.kafka_config,
+                environ=os.environ,
+            )
+
+    def connect(self) -> AioLog:
+        """The asyncio side of the log, which may be an engine's, too; raises CommandUsage."""
+        from orchestrator.log.connect import connect
+
+        with _of_the_command_line():
+            return connect(self.address, namespace=self.namespace, config_file=self.kafka_config)
+
+
+@contextmanager
+def _of_the_command_line() -> Iterator[None]:
+    """What is configured wrongly here are the options."""
+    try:
+        yield
+    except ConfigError as error:
+        raise CommandUsage(str(error)) from error

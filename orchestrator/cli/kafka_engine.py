@@ -10,9 +10,10 @@ from typing import Any, Self, TypeVar
 from orchestrator import config
 from orchestrator.api.plain import plain
 from orchestrator.cli.engine import HttpEngine
-from orchestrator.cli.exits import WaitTimedOut
+from orchestrator.cli.exits import CommandUsage, WaitTimedOut
+from orchestrator.cli.kafka import Cluster
 from orchestrator.client.client import Client
-from orchestrator.errors import ConfigError, Unavailable
+from orchestrator.errors import Unavailable
 from orchestrator.protocol.values import IdReusePolicy
 
 T = TypeVar("T")
@@ -95,7 +96,7 @@ class KafkaEngine:
     def get(self, *path: str, **params: Any) -> bytes:
         """What the view answers."""
         if self._view is None:
-            raise ConfigError(
+            raise CommandUsage(
                 f"lists, descriptions and histories are read at a view, and none is named; name one with "
                 f"--view or ${config.VIEW_VARIABLE}, such as {config.ADDRESS}"
             )
@@ -103,6 +104,7 @@ class KafkaEngine:
 
     def _connected(self) -> Client:
         if self._client is None:
+            Cluster(self._address, self._namespace, self._config).settings()  # says what is wrong with them
             connecting = Client.connect(self._address, namespace=self._namespace, kafka_config=self._config)
             self._client = self._runner.run(connecting)
         return self._client

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -35,11 +37,24 @@ class Logging:
         log_to_stderr(self.log_level, self.log_format)
 
 
-def slots_of(slots: int) -> int:
-    """The number of activities that run at a time; raises CommandUsage."""
-    if slots < 1:
-        raise CommandUsage(f"--slots is {slots}; at least one is needed")
-    return slots
+def bounded(name: str, least: float, most: float = float("inf")) -> Callable[[Any, float | None], None]:
+    """A validator of a parameter, which raises CommandUsage: what the option ``name`` may be, both included.
+
+    None is an option that was not given.
+    """
+
+    def check(_: Any, value: float | None) -> None:
+        if value is not None and not least <= value <= most:
+            bounds = f"at least {least:g}" if most == float("inf") else f"from {least:g} to {most:,g}"
+            raise CommandUsage(f"{name} is {value:g}; it is {bounds}")
+
+    return check
+
+
+Limit = Annotated[int, Parameter(help="At most so many; 0 for all.", validator=bounded("--limit", 0))]
+
+
+Slots = Annotated[int, Parameter(validator=bounded("--slots", 1))]
 
 
 def retention_of(days: float) -> timedelta:

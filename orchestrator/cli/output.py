@@ -74,18 +74,19 @@ def rows(
         values: what is printed; as JSON, with all that they hold.
         columns: of a table: the title, and what stands under it. Where all is empty, there is no column.
         format: how it is printed.
-        key: the name of what tells them apart, which ``ids`` prints alone.
+        key: the name of a text, which ``ids`` prints alone, and once where several have the same.
     """
     printers = {
-        "table": lambda: _rows_text(values, columns),
+        "table": lambda: rows_text(values, columns),
         "json": lambda: to_json(values),
         "jsonl": lambda: to_jsonl(values),
-        "ids": lambda: "\n".join(value[key] for value in values),
+        "ids": lambda: "\n".join(dict.fromkeys(value[key] for value in values)),
     }
     write(printers[format]())
 
 
-def _rows_text(values: Sequence[Mapping[str, Any]], columns: Mapping[str, Column]) -> str:
+def rows_text(values: Sequence[Mapping[str, Any]], columns: Mapping[str, Column]) -> str:
+    """A table of values, for people; a column that is empty in all of them is left out."""
     cells = [
         [_cell(what, value[what]) if isinstance(what, str) else what(value) for value in values]
         for what in columns.values()

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from orchestrator.cli import exits, output
 from orchestrator.cli.kafka import Cluster
+from orchestrator.cli.options import bounded
 from orchestrator.cli.output import Format
 
 if TYPE_CHECKING:
@@ -30,10 +31,17 @@ def create_(
     *,
     partitions: Annotated[
         int | None,
-        Parameter(help="Of commands and history, for ever: at most so many coordinators share the work."),
+        Parameter(
+            help="Of commands and history, for ever: at most so many coordinators share the work.",
+            validator=bounded("--partitions", 1),
+        ),
     ] = None,
     replication_factor: Annotated[
-        int | None, Parameter(help="Copies of each record; default 3, or as many as there are brokers.")
+        int | None,
+        Parameter(
+            help="Copies of each record; default 3, or as many as there are brokers.",
+            validator=bounded("--replication-factor", 1),
+        ),
     ] = None,
     registry: Annotated[
         str,
@@ -47,9 +55,6 @@ def create_(
     """Make the topics of a namespace; prints what was made and what was there."""
     from orchestrator.log.kafka import admin
 
-    for name, count in (("--partitions", partitions), ("--replication-factor", replication_factor)):
-        if count is not None and count < 1:
-            raise exits.CommandUsage(f"{name} is {count}; at least one is needed")
     settings = (cluster or Cluster()).settings()
     reports = admin.create(settings, partitions=partitions, replicas=replication_factor, registry=registry)
     made = sum(report.state == "created" for report in reports)
@@ -71,7 +76,10 @@ def tail_(
     partition: Annotated[
         list[int] | None, Parameter(help="Only this one; repeat it for several.", negative=())
     ] = None,
-    limit: Annotated[int, Parameter(help="So many of the last offsets of each partition.")] = 10,
+    limit: Annotated[
+        int,
+        Parameter(help="So many of the last offsets of each partition.", validator=bounded("--limit", 0)),
+    ] = 10,
     follow: Annotated[bool, Parameter(name=["--follow", "-f"], negative=(), help="Go on.")] = False,
     output_: Annotated[
         Literal["text", "jsonl"], Parameter(name=["--output", "-o"], help="How it is printed.")

@@ -9,14 +9,24 @@ import msgspec
 from cyclopts import Parameter
 
 from orchestrator.cli import output
+from orchestrator.cli.options import Limit, bounded
 from orchestrator.cli.watch import Watch
 from orchestrator.cli.workflow import Output, Where, engine_at, pages
 from orchestrator.protocol.views import STUCK_ATTEMPTS, STUCK_WAITING_MS
 
+MAX_GROUPS = 1_000
+"""An engine tells of no more at a time."""
+
 
 def failures(
     *,
-    limit: Annotated[int, Parameter(help="At most so many groups.")] = 20,
+    limit: Annotated[
+        int,
+        Parameter(
+            help=f"At most so many groups; 0 for all, up to {MAX_GROUPS:,}.",
+            validator=bounded("--limit", 0, MAX_GROUPS),
+        ),
+    ] = 20,
     output_: Output = "table",
     watch: Watch | None = None,
     where: Where | None = None,
@@ -25,7 +35,7 @@ def failures(
     with engine_at(where) as engine:
 
         def look() -> None:
-            _print_groups(msgspec.json.decode(engine.get("failures", limit=limit)), output_)
+            _print_groups(msgspec.json.decode(engine.get("failures", limit=limit or MAX_GROUPS)), output_)
 
         (watch or Watch()).show(look, output_)
 
@@ -43,18 +53,22 @@ def _print_groups(found: Mapping[str, Any], format: output.Format) -> None:
     }
     output.rows(found["groups"], columns, format, key="fingerprint")
     if found["more"]:
-        output.note(f"{found['more']} more groups have fewer runs: --limit shows more")
+        output.note(f"{found['more']:,} more groups have fewer runs: --limit 0 shows up to {MAX_GROUPS:,}")
     if found["groups"]:
         output.note("the runs of a group: orchestrator workflow list -q 'FailureGroup = \"...\"'")
 
 
 def stuck(
     *,
-    attempts: Annotated[int, Parameter(help="Activities at this attempt or a later one.")] = STUCK_ATTEMPTS,
-    waiting: Annotated[float, Parameter(help="Activities without a worker for so many seconds.")] = (
-        STUCK_WAITING_MS / 1_000
-    ),
-    limit: Annotated[int, Parameter(help="At most so many; 0 for all.")] = 100,
+    attempts: Annotated[
+        int,
+        Parameter(help="Activities at this attempt or a later one.", validator=bounded("--attempts", 1)),
+    ] = STUCK_ATTEMPTS,
+    waiting: Annotated[
+        float,
+        Parameter(help="Activities without a worker for so many seconds.", validator=bounded("--waiting", 0)),
+    ] = STUCK_WAITING_MS / 1_000,
+    limit: Limit = 100,
     output_: Output = "table",
     watch: Watch | None = None,
     where: Where | None = None,
@@ -80,7 +94,7 @@ def _print_stuck(rows: list[dict[str, Any]], limit: int, format: output.Format) 
         "LAST ERROR": "last_failure",
     }
     output.rows(rows, columns, format, key="workflow_id")
-    if len(rows) == limit:
+    if limit and len(rows) == limit:
         output.note(f"{limit} shown, there may be more: --limit 0 lists all")
 
 

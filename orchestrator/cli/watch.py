@@ -18,7 +18,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from orchestrator.cli import output
-from orchestrator.cli.exits import CommandUsage
+from orchestrator.cli.options import bounded
 from orchestrator.codec.people import time_of
 from orchestrator.errors import Unavailable
 
@@ -42,17 +42,16 @@ class Watch:
     """
 
     watch: Annotated[bool, Parameter(name=["--watch", "-w"], negative=())] = False
-    interval: Annotated[float, Parameter(name=["--interval", "-n"])] = 2.0
+    interval: Annotated[
+        float, Parameter(name=["--interval", "-n"], validator=bounded("--interval", LEAST_S))
+    ] = 2.0
 
     def show(self, look: Callable[[], None], format: output.Format) -> None:
         """Let ``look`` print once; or again and again, also while the engine is away.
 
         Raises:
-            CommandUsage: the interval is too short.
             Unavailable: the engine does not answer the first time.
         """
-        if self.interval < LEAST_S:
-            raise CommandUsage(f"--interval is {self.interval:g}; it is at least {LEAST_S:g} s")
         if not self.watch:
             look()
             return

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from orchestrator import config
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.monitoring import Monitoring
-from orchestrator.cli.options import Logging, slots_of
+from orchestrator.cli.options import Logging, Slots
 from orchestrator.cli.process import end_process, settle_collector, stop_on_signals
 from orchestrator.errors import ConfigError
 
@@ -25,7 +25,7 @@ def worker(
     /,
     *,
     task_queue: Annotated[list[str] | None, Parameter(negative=())] = None,
-    slots: int = config.SLOTS,
+    slots: Slots = config.SLOTS,
     grace: float = 10.0,
     logging: Logging | None = None,
     monitoring: Monitoring | None = None,
@@ -47,7 +47,6 @@ def worker(
     from orchestrator.cli.modules import load
 
     (logging or Logging()).begin()
-    slots = slots_of(slots)
     loaded = load(modules, runs_workflows=False)
     if not loaded.activities:
         raise ConfigError(
@@ -70,7 +69,6 @@ async def _run(
     slots: int,
     grace_s: float,
 ) -> None:
-    from orchestrator.log.connect import connect
     from orchestrator.telemetry.endpoint import Operations
     from orchestrator.telemetry.metrics import WorkerMetrics, new_registry
     from orchestrator.worker.metering import MetricsMeter
@@ -78,7 +76,7 @@ async def _run(
 
     stop = stop_on_signals()
     registry = new_registry("worker")
-    log = connect(cluster.address, namespace=cluster.namespace, config_file=cluster.kafka_config)
+    log = cluster.connect()
     try:
         worker = Worker(
             log,

@@ -15,9 +15,10 @@ from cyclopts import Parameter
 from orchestrator import config
 from orchestrator.cli import exits, histories, output
 from orchestrator.cli.engine import Engine, HttpEngine
+from orchestrator.cli.options import Limit, bounded
 from orchestrator.cli.output import Format
 from orchestrator.cli.watch import Watch
-from orchestrator.errors import ConfigError
+from orchestrator.errors import CommandRejected, UsageError
 
 PAGE_ROWS = 500
 """Runs that one request of a list asks for."""
@@ -102,7 +103,10 @@ def result_(
     /,
     *,
     run_id: RunId = "",
-    timeout: Annotated[float | None, Parameter(help="Seconds to wait at most; default for ever.")] = None,
+    timeout: Annotated[
+        float | None,
+        Parameter(help="Seconds to wait at most; default for ever.", validator=bounded("--timeout", 0)),
+    ] = None,
     output_: Output = "table",
     where: Where | None = None,
 ) -> int:
@@ -190,9 +194,9 @@ def cancel_(
     reason: Reason = "",
     run_id: RunId = "",
     where: Where | None = None,
-) -> None:
+) -> int:
     """Ask workflows to cancel themselves; their code may clean up first. '-' reads ids from stdin."""
-    _close(ids, "cancel", {"reason": reason, "run_id": run_id}, where)
+    return _close(ids, "cancel", {"reason": reason, "run_id": run_id}, where)
 
 
 def terminate_(
@@ -202,9 +206,9 @@ def terminate_(
     reason: Reason = "",
     run_id: RunId = "",
     where: Where | None = None,
-) -> None:
+) -> int:
     """Close workflows at once; their code hears nothing of it. '-' reads ids from stdin."""
-    _close(ids, "terminate", {"reason": reason, "run_id": run_id}, where)
+    return _close(ids, "terminate", {"reason": reason, "run_id": run_id}, where)
 
 
 def describe_(
@@ -265,7 +269,7 @@ def list_(
     status: Annotated[Status | None, Parameter(help="Only runs with this status.")] = None,
     type: Annotated[str, Parameter(help="Only runs of this workflow type.")] = "",
     id_prefix: Annotated[str, Parameter(help="Only ids that begin so.")] = "",
-    limit: Annotated[int, Parameter(help="At most so many; 0 for all.")] = 100,
+    limit: Limit = 100,
     output_: Output = "table",
     watch: Watch | None = None,
     where: Where | None = None,
@@ -288,7 +292,7 @@ def list_(
         def look() -> None:
             rows = list(pages(engine, "workflows", filters, limit))
             output.rows(rows, columns, output_, key="workflow_id")
-            if len(rows) == limit:
+            if limit and len(rows) == limit:
                 output.note(f"{limit} shown, there may be more: --limit 0 lists all")
 
         (watch or Watch()).show(look, output_)
@@ -314,7 +318,7 @@ def _print_counts(found: dict[str, Any], format: Format) -> None:
         output.write(output.to_json(found))
         return
     columns: dict[str, output.Column] = {"STATUS": "status", "TYPE": "workflow_type", "RUNS": "runs"}
-    output.rows(found["counts"], columns, format, key="runs")
+    output.rows(found["counts"], columns, format, key="workflow_type")
     if format == "table":
         output.note(f"{found['runs']:,} runs" + ("" if found["complete"] else " at least: there are more"))
 
@@ -334,11 +338,18 @@ def pages(engine: Engine, path: str, filters: dict[str, Any], limit: int) -> Ite
                 return
 
 
-def _close(ids: list[str], how: str, body: dict[str, Any], where: Where | None) -> None:
+def _close(ids: list[str], how: str, body: dict[str, Any], where: Where | None) -> int:
+    """All of them, though one may be refused; returns the exit code of the first that was."""
+    first = exits.OK
     with engine_at(where) as engine:
         for id in _ids(ids):
-            engine.close(id, how, body)
-            output.note(f"{how}: {id}")
+            try:
+                engine.close(id, how, body)
+                output.note(f"{how}: {id}")
+            except (CommandRejected, UsageError) as error:
+                code = exits.tell(str(error), exits.code_of(error))
+                first = first or code
+    return first
 
 
 def _ids(ids: list[str]) -> Iterator[str]:
@@ -381,7 +392,7 @@ def engine_at(where: Where | None) -> Engine:
         view = where.view or os.environ.get(config.VIEW_VARIABLE, "")
         return KafkaEngine(address, namespace=where.namespace, kafka_config=where.kafka_config, view=view)
     if where.namespace or where.kafka_config is not None or where.view:
-        raise ConfigError(
+        raise exits.CommandUsage(
             f"{address} is an engine, which has its own namespace, settings and views; give those only with "
             "an address such as kafka://127.0.0.1:9092"
         )

@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 
 from orchestrator import cli
+from orchestrator.cli import output
 from orchestrator.protocol.views import History
 from tests.e2e.dev_process import COMMAND, TIMEOUT_S, Dev, command, write_modules
 
@@ -111,6 +113,58 @@ def test_lists_in_every_format(run: Run) -> None:
     assert "\x1b" not in listed()
 
 
+PRINTING = {
+    ("workflow", "start"): ("Greeting", "--id", "printed-2", "-i", '"bad"'),
+    ("workflow", "result"): ("printed",),
+    ("workflow", "query"): ("printed", "count"),
+    ("workflow", "stack"): ("printed",),
+    ("workflow", "describe"): ("printed",),
+    ("workflow", "show"): ("printed",),
+    ("workflow", "list"): (),
+    ("workflow", "count"): (),
+    ("queue", "list"): (),
+    ("failures",): (),
+    ("stuck",): ("--attempts", "1", "--waiting", "0"),
+    ("cluster",): (),
+    ("doctor",): (),
+}
+"""Every command that takes ``-o``, with what else it needs; those of topics need a broker."""
+
+
+@pytest.mark.parametrize("words", PRINTING, ids=" ".join)
+def test_every_command_prints_in_every_format(run: Run, words: tuple[str, ...]) -> None:
+    ok(run("workflow", "start", "Greeting", "--id", "failed-0", "-i", '"bad"'))
+    if words != ("workflow", "start"):
+        run("workflow", "terminate", "printed")
+        ok(run("workflow", "start", "Greeting", "--id", "printed", "-i", '"Ann"', "-i", "1"))
+        if words == ("workflow", "result"):
+            ok(run("workflow", "signal", "printed", "add", "-i", '"Bob"'))
+    for format in get_args(output.Format):
+        done = run(*words, *PRINTING[words], "-o", format)
+        assert done.returncode in (0, 5), (format, done.stderr)
+        assert "Traceback" not in done.stderr, format
+        if format == "json":
+            json.loads(done.stdout)
+        if format == "jsonl":
+            assert all(json.loads(line) is not None for line in done.stdout.splitlines())
+        if format == "ids":
+            ids = done.stdout.splitlines()
+            assert len(set(ids)) == len(ids), ids
+
+
+def test_no_command_that_prints_was_forgotten() -> None:
+    app = cli.make_app()
+    commands = {(name,): app[name] for name in cli._COMMANDS} | {
+        (group, name): app[group][name] for group, (_, grouped) in cli._GROUPS.items() for name in grouped
+    }
+    printing = {
+        words
+        for words, command in commands.items()
+        if any("-o" in one.names for one in command.assemble_argument_collection())
+    }
+    assert {words for words in printing if words[0] != "topics"} == PRINTING.keys()
+
+
 def test_the_doctor_finds_nothing_where_all_is_well(run: Run) -> None:
     found: list[dict[str, str]] = []
     deadline_s = time.monotonic() + TIMEOUT_S
@@ -183,7 +237,7 @@ def test_what_is_wrong_is_found_without_knowing_where_to_look(run: Run) -> None:
     assert [line.split()[0] for line in members] == ["ROLE", "coordinator", "worker"]
     assert "partitions 0-3" in members[1]
     assert len(json.loads(ok(run("cluster", "-o", "json")))["partitions"]) == 4
-    is_one_message(run("workflow", "list", "-q", "Status = 1"), 1, "has Status at column 1")
+    is_one_message(run("workflow", "list", "-q", "Status = 1"), 2, "has Status at column 1")
 
 
 def test_ids_are_read_from_stdin(run: Run) -> None:
@@ -193,6 +247,11 @@ def test_ids_are_read_from_stdin(run: Run) -> None:
     done = run("workflow", "terminate", "-", "--reason", "a mistake", stdin=listed)
     assert ok(done) == ""
     assert sorted(done.stderr.splitlines()) == ["terminate: stop-1", "terminate: stop-2"]
+    ok(run("workflow", "start", "Greeting", "--id", "stop-3", "-i", '"Ann"', "-i", "1"))
+    done = run("workflow", "terminate", "-", stdin="stop-1\nnix\nstop-3\n")
+    assert (done.returncode, done.stdout) == (1, ""), "the code of the first, and none is left out"
+    assert [line.split(" ")[0] for line in done.stderr.splitlines()] == ["error:", "error:", "terminate:"]
+    assert "'nix'" in done.stderr
     assert "Terminated" in run("workflow", "result", "stop-1").stderr
 
 
@@ -211,7 +270,7 @@ def test_errors_are_one_message_and_an_exit_code(run: Run) -> None:
     table: list[tuple[tuple[str, ...], int, str]] = [
         ((*start, "open"), 1, "workflow id 'open' is in use by the open run"),
         (("workflow", "start", "Nope", "--id", "n"), 4, "no workflow type 'Nope'; known: "),
-        ((*start, ""), 1, "the workflow id is empty"),
+        ((*start, ""), 2, "the workflow id is empty"),
         (start[:-1], 2, "--id"),
         ((*start, "n", "--input", "Ann"), 2, "is not JSON"),
         ((*start, "n", "--input-file", "nix.json"), 2, "cannot be read"),
@@ -231,7 +290,17 @@ def test_errors_are_one_message_and_an_exit_code(run: Run) -> None:
         (("workflow", "show", "nix"), 4, "no workflow id 'nix'"),
         (("workflow", "list", "--status", "Odd"), 2, "Odd"),
         (("workflow", "list", "--address", "http://127.0.0.1:1"), 1, "no engine answers"),
-        (("workflow", "list", "--address", "ftp://x"), 1, "expected one like http://"),
+        (("workflow", "list", "--address", "ftp://x"), 2, "expected one like http://"),
+        (("workflow", "list", "-q", "("), 2, "the query"),
+        (("workflow", "list", "--limit", "-1"), 2, "--limit is -1; it is at least 0"),
+        (("workflow", "result", "open", "--timeout", "-1"), 2, "--timeout is -1; it is at least 0"),
+        (("stuck", "--limit", "-3"), 2, "--limit is -3; it is at least 0"),
+        (("stuck", "--attempts", "0"), 2, "--attempts is 0; it is at least 1"),
+        (("stuck", "--waiting", "-0.5"), 2, "--waiting is -0.5; it is at least 0"),
+        (("failures", "--limit", "100000"), 2, "--limit is 100000; it is from 0 to 1,000"),
+        (("topics", "create", "--partitions", "0"), 2, "--partitions is 0; it is at least 1"),
+        (("topics", "tail", "history", "--limit", "-1"), 2, "--limit is -1; it is at least 0"),
+        (("topics", "list"), 2, "which Kafka? Name it with --log"),
         (("workflow", "bogus"), 2, "bogus"),
         (("workflow", "result", "open", "closed"), 2, "there are too many arguments: closed"),
         (("bogus",), 2, "bogus"),
@@ -247,7 +316,7 @@ def test_dev_says_in_one_message_why_it_cannot_start(dev: Dev, folder: Path) -> 
         table: list[tuple[tuple[str, ...], int, str]] = [
             (("dev", "broken", "--port", "0"), 1, "broken.py, line 3"),
             (("dev", "workflows", "twice", "--port", "0"), 1, "two workflows are named 'Greeting'"),
-            (("dev", "workflows", "--port", "0", "--slots", "0"), 2, "at least one is needed"),
+            (("dev", "workflows", "--port", "0", "--slots", "0"), 2, "--slots is 0; it is at least 1"),
             (("dev", "workflows", "--port", "0", "--retention-days", "0"), 2, "it is above 0 and below"),
             (
                 ("dev", "workflows", "--port", busy, "--data", "other"),

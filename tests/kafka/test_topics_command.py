@@ -93,13 +93,13 @@ def test_mistakes_are_one_message(kafka: Shared, tmp_path: Path) -> None:
     (tmp_path / "kafka.properties").write_text("linger.msec=5\n")
     log = ("--log", f"kafka://{kafka.bootstrap}")
     table: list[tuple[tuple[str, ...], int, str]] = [
-        ((), 1, "which Kafka? Name it with --log or $ORCHESTRATOR_LOG"),
-        (("--log", "http://127.0.0.1:9092"), 1, "expected one like 'kafka://127.0.0.1:9092'"),
-        ((*log, "--namespace", "a.b"), 1, "letters, digits, - and _"),
-        ((*log, "--kafka-config", "nix"), 1, "cannot be read: No such file"),
-        ((*log, "--kafka-config", "kafka.properties"), 1, "'linger.msec' is refused: No such configuration"),
+        ((), 2, "which Kafka? Name it with --log or $ORCHESTRATOR_LOG"),
+        (("--log", "http://127.0.0.1:9092"), 2, "expected one like 'kafka://127.0.0.1:9092'"),
+        ((*log, "--namespace", "a.b"), 2, "letters, digits, - and _"),
+        ((*log, "--kafka-config", "nix"), 2, "cannot be read: No such file"),
+        ((*log, "--kafka-config", "kafka.properties"), 2, "'linger.msec' is refused: No such configuration"),
         (("--log", "kafka://127.0.0.1:1"), 1, "no Kafka answers at 127.0.0.1:1 within 8 s"),
-        ((*log, "--partitions", "0"), 2, "--partitions is 0; at least one is needed"),
+        ((*log, "--partitions", "0"), 2, "--partitions is 0; it is at least 1"),
         ((*log, "--replication-factor", "0"), 2, "--replication-factor is 0"),
         ((*log, "--replication-factor", "7", "--namespace", "none"), 1, "INVALID_REPLICATION_FACTOR"),
     ]

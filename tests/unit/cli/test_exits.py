@@ -18,6 +18,9 @@ from orchestrator.cli import exits
         (errors.PayloadError("x"), 1),
         (exits.WaitTimedOut("x"), 124),
         (exits.CommandUsage("x"), 2),
+        (errors.UsageError("x"), 2),
+        (errors.QueryError("x", column=1), 2),
+        (errors.DefinitionError("x"), 1),
     ],
 )
 def test_the_exit_code_says_what_sort_of_error_it_was(error: errors.OrchestratorError, code: int) -> None:

@@ -52,6 +52,12 @@ def test_a_column_without_anything_is_left_out(capsys: pytest.CaptureFixture[str
     ]
 
 
+def test_an_id_stands_once_among_the_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run with two stuck activities is one run to whoever reads ids."""
+    output.rows([{"id": "b"}, {"id": "a"}, {"id": "b"}], {"ID": "id"}, "ids", key="id")
+    assert capsys.readouterr().out.splitlines() == ["b", "a"]
+
+
 class Terminal(io.StringIO):
     """Stderr, as somebody sees it who looks."""
 

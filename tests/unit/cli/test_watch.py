@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import exits, output, watch
+from orchestrator import cli
+from orchestrator.cli import output, watch
 from orchestrator.cli.watch import Watch
 from orchestrator.errors import Unavailable
 
@@ -86,9 +87,9 @@ def test_an_engine_that_is_not_there_at_first_is_an_error() -> None:
         EVER.show(Looks(Unavailable("no engine")), "table")
 
 
-def test_an_interval_has_to_be_one() -> None:
-    with pytest.raises(exits.CommandUsage, match=r"--interval is 0; it is at least 0\.1 s"):
-        Watch(interval=0).show(Looks(), "table")
+def test_an_interval_has_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(("stuck", "--watch", "--interval", "0")) == 2
+    assert capsys.readouterr().err == "error: --interval is 0; it is at least 0.1\n"
 
 
 def test_on_a_terminal_it_is_drawn_in_place(terminal: Terminal) -> None:

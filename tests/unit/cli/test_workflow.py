@@ -18,26 +18,34 @@ def nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "code", "words"),
     [
-        (("list", *KAFKA), "read at a view, and none is named; name one with --view or $ORCHESTRATOR_VIEW"),
-        (("show", "w", *KAFKA), "read at a view, and none is named"),
-        (("list", *KAFKA, "--view", "kafka://x"), "'kafka://x' is not understood; expected one like http://"),
-        (("list", *KAFKA, "--view", "http://127.0.0.1:1"), "start one with 'orchestrator view'"),
-        (("signal", "w", "s", *KAFKA, "--namespace", "a.b"), "letters, digits, - and _"),
-        (("cancel", "w", *KAFKA, "--kafka-config", "nix"), "cannot be read: No such file"),
-        (("list", *HTTP), "start one with 'orchestrator dev', or name another with --address"),
-        (("list", *HTTP, "--namespace", "orders"), "has its own namespace, settings and views"),
-        (("list", *HTTP, "--view", "http://x"), "has its own namespace, settings and views"),
-        (("list", "--kafka-config", "x"), "http://127.0.0.1:7350 is an engine"),
-        (("list", "--address", "ftp://x"), "'ftp://x' is not understood; expected one like http://"),
+        (
+            ("list", *KAFKA),
+            2,
+            "read at a view, and none is named; name one with --view or $ORCHESTRATOR_VIEW",
+        ),
+        (("show", "w", *KAFKA), 2, "read at a view, and none is named"),
+        (
+            ("list", *KAFKA, "--view", "kafka://x"),
+            2,
+            "'kafka://x' is not understood; expected one like http://",
+        ),
+        (("list", *KAFKA, "--view", "http://127.0.0.1:1"), 1, "start one with 'orchestrator view'"),
+        (("signal", "w", "s", *KAFKA, "--namespace", "a.b"), 2, "letters, digits, - and _"),
+        (("cancel", "w", *KAFKA, "--kafka-config", "nix"), 2, "cannot be read: No such file"),
+        (("list", *HTTP), 1, "start one with 'orchestrator dev', or name another with --address"),
+        (("list", *HTTP, "--namespace", "orders"), 2, "has its own namespace, settings and views"),
+        (("list", *HTTP, "--view", "http://x"), 2, "has its own namespace, settings and views"),
+        (("list", "--kafka-config", "x"), 2, "http://127.0.0.1:7350 is an engine"),
+        (("list", "--address", "ftp://x"), 2, "'ftp://x' is not understood; expected one like http://"),
     ],
 )
 def test_what_is_meant_by_an_address(
-    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """None of these gets as far as Kafka."""
-    assert cli.run(("workflow", *arguments)) == 1
+    assert cli.run(("workflow", *arguments)) == code
     out, said = capsys.readouterr()
     assert out == ""
     assert said.startswith("error: ")
