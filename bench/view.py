@@ -139,7 +139,10 @@ def turn_of(
 
 
 def asked(reader: StoreReader, runs: int) -> dict[str, Callable[[Random], object]]:
-    """What is asked for, by name; chance picks the values. Those from ``scan`` on are served by no index."""
+    """What is asked for, by name; chance picks the values. Those from ``scan`` on are served by no index.
+
+    With an ``id prefix of some`` begin one in ninety, started one after another.
+    """
     groups = [group.fingerprint for group in reader.failures().groups]
 
     def page(query: Callable[[Random], str]) -> Callable[[Random], object]:
@@ -164,6 +167,7 @@ def asked(reader: StoreReader, runs: int) -> dict[str, Callable[[Random], object
         ),
         "id": page(lambda rng: f"WorkflowId = 'order-{rng.randrange(runs)}'"),
         "id prefix": page(lambda rng: f"WorkflowId STARTS_WITH 'order-{rng.randrange(runs // 10)}'"),
+        "id prefix of some": page(lambda rng: f"WorkflowId STARTS_WITH 'order-{rng.randrange(10, 100)}'"),
         "id prefix of all": page(lambda rng: "WorkflowId STARTS_WITH 'order-'"),
         "time": page(window),
         "failure group": page(lambda rng: f"FailureGroup = '{rng.choice(groups)}'"),

@@ -40,8 +40,13 @@ from orchestrator.view.planner import Plan, is_counted, plan
 MAX_ROWS_EXAMINED = 20_000
 """A filter that few runs match answers with what it found among so many, and a token to go on."""
 
-MAX_IDS_SORTED = 5_000
-"""Ids with a prefix are sorted by start for each page if they are as few; some 10 ms."""
+FEW_IDS = 1_000
+"""Ids with a prefix are sorted by start for each page if they are as few; some 2 ms. Of more than these, a
+page is likely to be among as many of the newest runs.
+"""
+
+MAX_IDS_SORTED = 50_000
+"""If it is not, ids are sorted if they are as few; some 100 ms."""
 
 Listings = Sequence[Listing]
 
@@ -169,25 +174,40 @@ def _found(listings: Listings, query: All, after: bytes) -> Iterator[tuple[bytes
     wanted = plan(query, after)
     if wanted.workflow_id is not None:
         listings = [listings[partition_of(wanted.workflow_id, len(listings))]]
-    found = _sorted_ids(listings, wanted) if wanted.id_prefix and wanted.workflow_id is None else None
-    if found is None:
-        found = in_order(listings, lambda listing: wanted.prefixes(listing.counts), wanted.span)
+    found = in_order(listings, lambda listing: wanted.prefixes(listing.counts), wanted.span)
+    if wanted.id_prefix and wanted.workflow_id is None:
+        found = _with_prefix(found, listings, wanted)
     matches = query.matches
     for place, listing, value in found:
         summary = listing.run_at(place, value)
         yield place, summary if summary is not None and matches(summary) else None
 
 
-def _sorted_ids(listings: Listings, wanted: Plan) -> Iterator[Place] | None:
-    """The runs whose ids begin as wanted, if they are few enough to be sorted; else None."""
-    first, end = wanted.span.of(b"")
-    places: list[Place] = []
+def _with_prefix(by_start: Iterator[Place], listings: Listings, wanted: Plan) -> Iterator[Place]:
+    """Runs with all among them whose ids begin as wanted, by the cheapest way to a first page."""
+    span = wanted.span
+    few = _sorted_ids(listings, wanted.id_prefix, span, FEW_IDS)
+    if few is not None:
+        yield from few
+        return
+    for found in islice(by_start, FEW_IDS):
+        yield found
+        span = msgspec.structs.replace(wanted.span, after=found[0])
+    yield from _sorted_ids(listings, wanted.id_prefix, span, MAX_IDS_SORTED) or by_start
+
+
+def _sorted_ids(listings: Listings, prefix: str, span: Span, most: int) -> Iterator[Place] | None:
+    """The runs whose ids begin so, in the order of starts, if there are no more than ``most``; else None."""
+    first, end = span.of(b"")
+    ranges: list[list[Place]] = []
+    left = most
     for listing in listings:
-        most = MAX_IDS_SORTED + 1 - len(places)
-        places += [(place, listing, b"") for place in islice(listing.places_of_ids(wanted.id_prefix), most)]
-        if len(places) > MAX_IDS_SORTED:
+        places = list(islice(listing.places_of_ids(prefix), left + 1))
+        left -= len(places)
+        if left < 0:
             return None
-    return iter(sorted((found for found in places if first <= found[0] < end), key=itemgetter(0)))
+        ranges.append([(place, listing, b"") for place in sorted(places) if first <= place < end])
+    return merge(*ranges, key=itemgetter(0))
 
 
 def _together(one: FailureRow, other: FailureRow) -> FailureRow:

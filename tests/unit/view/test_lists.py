@@ -135,11 +135,29 @@ def test_a_list_merges_a_bounded_number_of_ranges() -> None:
     assert len(planner.plan(parse("ExecutionStatus = 'Failed'")).prefixes(lambda: many)) == 1
 
 
-def test_many_ids_with_a_prefix_are_not_sorted(full: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = pages(full, "WorkflowId STARTS_WITH 'a-'", 10)
-    monkeypatch.setattr(lists, "MAX_IDS_SORTED", 3)
-    assert pages(full, "WorkflowId STARTS_WITH 'a-'", 10) == few
-    assert len(few) == 45
+@pytest.mark.parametrize(("few", "sorted_at_most"), [(3, 1_000), (3, 3), (7, 1_000), (1_000, 0)])
+@pytest.mark.parametrize(
+    "query", ["WorkflowId STARTS_WITH 'a-'", "WorkflowId STARTS_WITH 'a-' AND StartTime < 1080"]
+)
+def test_ids_with_a_prefix_are_the_same_whichever_way_they_are_found(
+    full: Shelf, monkeypatch: pytest.MonkeyPatch, few: int, sorted_at_most: int, query: str
+) -> None:
+    expected = [row for row in pages(full, "", 1_000) if parse(query).matches(row)]
+    monkeypatch.setattr(lists, "FEW_IDS", few)
+    monkeypatch.setattr(lists, "MAX_IDS_SORTED", sorted_at_most)
+    for size in (1, 10, 1_000):
+        assert pages(full, query, size) == expected
+    assert len(expected) > 20
+
+
+def test_old_runs_with_a_prefix_are_on_the_first_page(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though more runs than a page looks at were started since, and too many begin so to be few."""
+    monkeypatch.setattr(lists, "FEW_IDS", 2)
+    monkeypatch.setattr(lists, "MAX_ROWS_EXAMINED", 10)
+    for number in range(35):
+        shelf.run(f"{'old' if number < 5 else 'new'}-{number}")
+    found = shelf.reader.list_runs("WorkflowId STARTS_WITH 'old-'")
+    assert [row.workflow_id for row in found.rows] == [f"old-{number}" for number in (4, 3, 2, 1, 0)]
 
 
 def test_counts_by_status_and_type_come_from_counters_else_from_runs(
