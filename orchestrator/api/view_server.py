@@ -29,6 +29,11 @@ from orchestrator.view.store_reader import StoreReader
 
 _logger = logging.getLogger(__name__)
 
+SILENT_S = 60.0
+"""A loop that turns once per second, or some seconds later while stores are opened, or brokers are asked that
+do not answer, has not turned for so long: it is stuck.
+"""
+
 
 class View:
     """Follows a log in a thread of its own, from the start on.
@@ -64,6 +69,13 @@ class View:
         return f"the view has stopped: {type(self.error).__name__}: {self.error}" if self.error else ""
 
     @property
+    def why_dead(self) -> str:
+        """The same, or that it seems to hang; "" if all is well."""
+        silent_s = self.materializer.silent_s
+        hangs = f"the view's loop has not turned for {silent_s:.0f} s" if silent_s > SILENT_S else ""
+        return self.trouble or hangs
+
+    @property
     def why_not_ready(self) -> str:
         """Why it cannot answer now, or only with what is old and without an end; "" if all is well."""
         return self.materializer.trouble or ("" if self.materializer.ready else "history is being read")
@@ -87,7 +99,7 @@ async def serving_view(
     backend = Backend(aio, ThreadedReader(view.reader), view.materializer)
     registry = new_registry("view")
     measure_view(registry, view.materializer.status)
-    operations = Operations(registry, lambda: view.trouble, lambda: view.trouble or view.why_not_ready)
+    operations = Operations(registry, lambda: view.why_dead, lambda: view.why_dead or view.why_not_ready)
     app = create_app(
         backend,
         operations=operations,

@@ -200,27 +200,11 @@ def description_text(found: dict[str, Any]) -> str:
             "Waits": _waits(found),
         }
     )
-    activities = [
-        [
-            str(item["activity_id"]),
-            item["activity_type"],
-            item["state"],
-            f"{item['attempt']}/{item['maximum_attempts'] or '∞'}",
-            time_of(item["next_retry_time_ms"]),
-            failure_text(item["last_failure"]),
-        ]
-        for item in found["pending_activities"]
-    ]
-    timers = [
-        [str(item["timer_id"]), time_of(item["fire_time_ms"]), item["summary"]]
-        for item in found["pending_timers"]
-    ]
     sections = [head]
-    if activities:
-        titles = ["ACTIVITY", "TYPE", "STATE", "ATTEMPT", "NEXT ATTEMPT", "LAST ERROR"]
-        sections.append(output.table(titles, activities))
-    if timers:
-        sections.append(output.table(["TIMER", "FIRES", "SUMMARY"], timers))
+    if found["pending_activities"]:
+        sections.append(output.rows_text(found["pending_activities"], _ACTIVITIES))
+    if found["pending_timers"]:
+        sections.append(output.rows_text(found["pending_timers"], _TIMERS))
     return "\n\n".join(sections)
 
 
@@ -233,6 +217,28 @@ def _waits(found: Mapping[str, Any]) -> str:
         f"in its code, for a signal or a condition: 'orchestrator workflow stack {row['workflow_id']}' "
         "shows where"
     )
+
+
+def attempt(row: Mapping[str, Any]) -> str:
+    """Which attempt of how many; "" where there is none."""
+    return f"{row['attempt']}/{row['maximum_attempts'] or '∞'}" if row["attempt"] else ""
+
+
+_ACTIVITIES: dict[str, output.Column] = {
+    "ACTIVITY": "activity_id",
+    "TYPE": "activity_type",
+    "STATE": "state",
+    "ATTEMPT": attempt,
+    "QUEUE": "task_queue",
+    "WORKER": lambda item: item["worker"][:_WORKER_CHARS],
+    "SCHEDULED": "scheduled_time_ms",
+    "SINCE": lambda item: time_of(item["started_time_ms"] or item["waiting_time_ms"]),
+    "NEXT ATTEMPT": "next_retry_time_ms",
+    "LAST ERROR": lambda item: failure_text(item["last_failure"]),
+}
+"""Of an activity that is open. ``SINCE`` is when it began to run, or to wait for a worker."""
+
+_TIMERS: dict[str, output.Column] = {"TIMER": "timer_id", "FIRES": "fire_time_ms", "SUMMARY": "summary"}
 
 
 def _compact(value: Any) -> str:

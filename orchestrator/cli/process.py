@@ -19,11 +19,19 @@ HUNG_AFTER_S = 30.0
 """A coordinator's loop, which turns at least once per second, has not turned for so long: native code in
 a workflow holds the interpreter's lock, and nothing in this process can end it but its end."""
 
+STUCK_AFTER_S = 30.0
+"""An event loop that turns once per second has not turned for so long: an activity blocks it. That may end,
+but the worker was taken for dead long before, and its activities run elsewhere.
+"""
+
 LOOK_S = 0.2
 """How often a role looks whether all is well."""
 
 NOT_OWNED = "partitions are being restored or claimed"
 """Why a role that decides is not ready, as a rule for seconds."""
+
+PULSE_S = 1.0
+"""How often a loop shows that it turns."""
 
 _REARM_S = 1.0
 """Arming starts a thread, so it is not done at every step."""
@@ -68,6 +76,30 @@ async def until_stopped(stop: asyncio.Event, trouble: Callable[[], str]) -> str:
             async with asyncio.timeout(LOOK_S):
                 await stop.wait()
     return ""
+
+
+class Pulse:
+    """Whether the event loop in which it is made turns, for other threads to see."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._loop, self._now_s = asyncio.get_running_loop(), now_s
+        self._beat()
+
+    def _beat(self) -> None:
+        self._turned_s = self._now_s()
+        self._next = self._loop.call_later(PULSE_S, self._beat)
+
+    @property
+    def why_dead(self) -> str:
+        """That it is stuck; "" if it turns."""
+        silent_s = self._now_s() - self._turned_s
+        if silent_s <= STUCK_AFTER_S:
+            return ""
+        return f"the event loop has not turned for {silent_s:.0f} s: an async activity blocks it"
+
+    def stop(self) -> None:
+        """The loop ends."""
+        self._next.cancel()
 
 
 def stopped_server(http: asyncio.Task[None]) -> str:

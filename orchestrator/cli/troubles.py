@@ -9,6 +9,7 @@ import msgspec
 from cyclopts import Parameter
 
 from orchestrator.cli import output
+from orchestrator.cli.histories import attempt
 from orchestrator.cli.options import Limit, bounded
 from orchestrator.cli.watch import Watch
 from orchestrator.cli.workflow import Output, Where, engine_at, pages
@@ -88,7 +89,7 @@ def _print_stuck(rows: list[dict[str, Any]], limit: int, format: output.Format) 
         "WORKFLOW ID": "workflow_id",
         "STEP": "activity_type",
         "QUEUE": "task_queue",
-        "ATTEMPT": _attempt,
+        "ATTEMPT": attempt,
         "SINCE": "since_time_ms",
         "NEXT": "next_retry_time_ms",
         "LAST ERROR": "last_failure",
@@ -96,9 +97,3 @@ def _print_stuck(rows: list[dict[str, Any]], limit: int, format: output.Format) 
     output.rows(rows, columns, format, key="workflow_id")
     if limit and len(rows) == limit:
         output.note(f"{limit} shown, there may be more: --limit 0 lists all")
-
-
-def _attempt(row: Any) -> str:
-    if not row["attempt"]:
-        return ""
-    return f"{row['attempt']}/{row['maximum_attempts'] or '∞'}"

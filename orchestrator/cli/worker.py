@@ -11,7 +11,7 @@ from orchestrator import config
 from orchestrator.cli.kafka import Cluster
 from orchestrator.cli.monitoring import Monitoring
 from orchestrator.cli.options import Logging, Slots
-from orchestrator.cli.process import end_process, settle_collector, stop_on_signals
+from orchestrator.cli.process import Pulse, end_process, settle_collector, stop_on_signals
 from orchestrator.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ async def _run(
     from orchestrator.worker.metering import MetricsMeter
     from orchestrator.worker.worker import Worker
 
-    stop = stop_on_signals()
+    stop, pulse = stop_on_signals(), Pulse()
     registry = new_registry("worker")
     log = cluster.connect()
     try:
@@ -86,7 +86,7 @@ async def _run(
             graceful_shutdown_timeout=grace_s,
             meter=MetricsMeter(WorkerMetrics(registry)),
         )
-        operations = Operations(registry, lambda: "", lambda: "" if worker.ready else NOT_KNOWN)
+        operations = Operations(registry, lambda: pulse.why_dead, lambda: "" if worker.ready else NOT_KNOWN)
         with monitoring.serving(operations) as watched:
             async with worker:
                 names = ", ".join(sorted(loaded.activities))
@@ -97,4 +97,5 @@ async def _run(
                 settle_collector()
                 await stop.wait()
     finally:
+        pulse.stop()
         await log.close()

@@ -21,7 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from time import time_ns
+from time import monotonic, time_ns
 
 from orchestrator.codec import avro
 from orchestrator.errors import LogError, Unavailable
@@ -101,6 +101,7 @@ class Materializer:
         self._letters_read = self._letters.offset
         self._looked_ms = 0
         self._trouble = ""
+        self._turned_s = monotonic()
 
     # ----------------------------------------------------------------------------------------- loop
 
@@ -108,6 +109,7 @@ class Materializer:
         """Step until :meth:`stop`, then close everything. A log that is away is waited for."""
         try:
             while not self._stopping.is_set():
+                self._turned_s = monotonic()
                 try:
                     self.step(POLL_S)
                     self._note_trouble("")
@@ -264,6 +266,11 @@ class Materializer:
     def ready(self) -> bool:
         """Whether all partitions were caught up at least once."""
         return bool(self._partitions) and all(followed.ready for followed in self._partitions)
+
+    @property
+    def silent_s(self) -> float:
+        """How long ago the loop of :meth:`run` turned last."""
+        return monotonic() - self._turned_s
 
     @property
     def trouble(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
+import httpx
 import msgspec
 import pytest
 
@@ -238,6 +239,22 @@ def test_what_is_wrong_is_found_without_knowing_where_to_look(run: Run) -> None:
     assert "partitions 0-3" in members[1]
     assert len(json.loads(ok(run("cluster", "-o", "json")))["partitions"]) == 4
     is_one_message(run("workflow", "list", "-q", "Status = 1"), 2, "has Status at column 1")
+
+
+def test_a_worker_tells_that_its_loop_is_stuck(dev: Dev, folder: Path) -> None:
+    """Here it is taken for stuck at once."""
+    (folder / "impatient.py").write_text(
+        "from orchestrator.cli import process\nfrom activities import *\nprocess.STUCK_AFTER_S = -1\n"
+    )
+    where = ("--log", dev.address, "--metrics-port", "0")
+    command = [*COMMAND, "worker", "impatient", *where]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        address = worker.stdout.readline().split("metrics: ")[1].strip().removesuffix("/metrics")
+        answer = httpx.get(f"{address}/live")
+        worker.terminate()
+    assert answer.status_code == 503
+    assert answer.text.startswith("the event loop has not turned for ")
 
 
 def test_ids_are_read_from_stdin(run: Run) -> None:

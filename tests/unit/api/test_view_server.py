@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from orchestrator.activity.definition import ActivityDefinition
+from orchestrator.api import view_server
 from orchestrator.api.embedded import Engine
 from orchestrator.api.server import bind
 from orchestrator.api.view_server import View, serving_view
@@ -263,7 +264,7 @@ async def test_a_view_without_its_log_is_not_ready(pair: Pair, monkeypatch: pyte
     await until(well)
 
 
-async def test_a_view_tells_its_operators_how_it_stands(pair: Pair) -> None:
+async def test_a_view_tells_its_operators_how_it_stands(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask(path: str) -> httpx.Response:
         return await pair.http.get(pair.http.base_url.join(path))
 
@@ -278,6 +279,9 @@ async def test_a_view_tells_its_operators_how_it_stands(pair: Pair) -> None:
     assert 'orchestrator_view_lag_records{partition="0"} 0.0' in shown
     assert 'orchestrator_info{role="view"' in shown
     assert [(await ask(path)).text for path in ("/live", "/ready")] == ["ok\n", "ok\n"]
+    monkeypatch.setattr(view_server, "SILENT_S", -1.0)
+    assert (await ask("/live")).text == "the view's loop has not turned for 0 s\n"
+    monkeypatch.undo()
     pair.view.error = RuntimeError("no disk")
     assert [(await ask(path)).status_code for path in ("/live", "/ready")] == [503, 503]
     pair.view.error = None

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import asdict
 
@@ -125,3 +127,43 @@ def test_a_history_has_one_line_per_event() -> None:
     assert [line.split()[0] for line in lines] == ["ID", "1", "2"]
     assert "WorkflowStarted" in lines[1]
     assert "workflow_type=Order" in lines[1]
+
+
+def test_a_description_shows_of_open_activities_what_the_page_shows() -> None:
+    item: dict[str, Any] = {
+        "activity_id": 1,
+        "activity_type": "charge",
+        "state": "running",
+        "attempt": 2,
+        "maximum_attempts": 0,
+        "task_queue": "pay",
+        "worker": "0123456789abcdef",
+        "scheduled_time_ms": 1_700_000_000_000,
+        "started_time_ms": 1_700_000_001_000,
+        "waiting_time_ms": None,
+        "next_retry_time_ms": None,
+        "last_failure": None,
+    }
+    waits = item | {"activity_id": 2, "state": "waiting", "worker": ""}
+    waits |= {"started_time_ms": None, "waiting_time_ms": 1_700_000_002_000}
+    row = {
+        "workflow_id": "w",
+        "run_id": "r",
+        "workflow_type": "Order",
+        "status": "Running",
+        "start_time_ms": 1,
+        "close_time_ms": None,
+        "history_events": 2,
+        "tags": [],
+    }
+    found = RunDescription(row=RunRow(**row), pending_activities=(), pending_timers=())
+    shown = histories.description_text(
+        msgspec.to_builtins(msgspec.structs.asdict(found)) | {"row": row, "pending_activities": [item, waits]}
+    )
+    table = [re.split(r" {2,}", line) for line in shown.split("\n\n")[1].splitlines()]
+    day = "2023-11-14 22:13:"
+    assert table == [
+        ["ACTIVITY", "TYPE", "STATE", "ATTEMPT", "QUEUE", "WORKER", "SCHEDULED", "SINCE"],
+        ["1", "charge", "running", "2/∞", "pay", "01234567", f"{day}20.000Z", f"{day}21.000Z"],
+        ["2", "charge", "waiting", "2/∞", "pay", f"{day}20.000Z", f"{day}22.000Z"],
+    ]

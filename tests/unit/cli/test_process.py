@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import gc
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import process
-from orchestrator.cli.process import HangWatch, settle_collector
+from orchestrator.cli.process import HangWatch, Pulse, settle_collector
 
 HANGS = """
 import sys
@@ -79,6 +80,20 @@ def test_a_debugger_may_stop_the_loop(armed: list[str], monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "gettrace", lambda: print)
     HangWatch().at("poll")
     assert armed == []
+
+
+async def test_a_loop_that_is_blocked_is_said_to_be_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, beats = 100.0, asyncio.Event()
+    monkeypatch.setattr(process, "PULSE_S", 0.0)
+    pulse = Pulse(lambda: now_s)
+    now_s += 30.0
+    assert pulse.why_dead == ""
+    now_s += 9.0
+    assert pulse.why_dead == "the event loop has not turned for 39 s: an async activity blocks it"
+    asyncio.get_running_loop().call_later(0.01, beats.set)
+    await beats.wait()
+    assert pulse.why_dead == "", "it turns again"
+    pulse.stop()
 
 
 @pytest.mark.parametrize("given", [{}, {"PYTHONHASHSEED": "7"}, {"PYTHONHASHSEED": "0"}])
