@@ -13,7 +13,7 @@ TEST_WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo kafka test check format bench schemas docs screenshots wheel clean
+.PHONY: help demo kafka test check format bench schemas usage docs screenshots wheel clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -44,6 +44,9 @@ bench: $(INSTALLED)  ## measure throughput, latency, fan-out, memory; the same a
 
 schemas: $(INSTALLED)  ## write schemas/*.avsc anew from the structs
 	@$(BIN)/python -m orchestrator.codec.schema schemas/
+
+usage: $(INSTALLED)  ## write the help of the commands anew, from what they are
+	@$(BIN)/python -m orchestrator.cli.help
 
 docs: $(INSTALLED)  ## build the documentation as a site into docs/_build/html
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html

@@ -52,7 +52,6 @@ TESTS_WITHOUT_A_MIRROR: dict[str, str] = {
     "contrib/test_activities.py": "what every ready activity promises",
     "demo/test_workflows.py": "both processes, where the demo does not go",
     "coordinator/test_traces.py": "one promise from the command to what is sent, in five files",
-    "cli/test_help.py": "the help of all commands",
     "workflow/test_eviction.py": "one promise that instance and loop keep together",
 }
 

@@ -2,13 +2,13 @@
 
 Commands are registered by name, as ``"module:function"``, and imported when they are called: ``--help``
 imports none of them, nor the library that parses them. To add one, add an entry to one of the tables
-below; the text is its help, and its first paragraph stands in the list of commands.
+below, and run ``make usage``; the text is its help, and its first paragraph stands in the list of commands.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def make_app() -> App:
     """The tree of commands."""
     from cyclopts import App, Parameter
 
-    from orchestrator.cli.overview import flowing
+    from orchestrator.cli.help import flowing
     from orchestrator.cli.version import version
 
     common: dict[str, Any] = {"help_format": "plaintext", "help_epilogue": EXIT_CODES}
@@ -200,19 +200,22 @@ def make_app() -> App:
     return app
 
 
-def list_of_commands(arguments: Sequence[str]) -> str:
-    """The help of the program or of a group of commands, if that is asked for; else ""."""
-    words = tuple(argument for argument in arguments if argument not in ("--help", "-h"))
-    poor_terminal = not sys.stdout.encoding.lower().startswith("utf")
-    if words not in {(), *((group,) for group in _GROUPS)} or poor_terminal:
-        return ""  # that help is the library's
-    from orchestrator.cli.overview import overview
+def commands() -> Iterator[tuple[str, ...]]:
+    """The words of each command, and of each group of commands."""
+    yield from ((name,) for name in _COMMANDS)
+    for group, (_, grouped) in _GROUPS.items():
+        yield (group,)
+        yield from ((group, name) for name in grouped)
 
-    if words:
-        return overview(f"orchestrator {words[0]}", *_GROUPS[words[0]], EXIT_CODES)
-    commands = {name: about for name, (_, about) in _COMMANDS.items()}
-    commands |= {group: about for group, (about, _) in _GROUPS.items()}
-    return overview("orchestrator", _ABOUT, commands, EXIT_CODES)
+
+def help_asked(arguments: Sequence[str]) -> str:
+    """The help that is asked for, if it is ready to be printed; else ""."""
+    words = tuple(argument for argument in arguments if argument not in ("--help", "-h"))
+    if len(words) == len(arguments) and words not in {(), *((group,) for group in _GROUPS)}:
+        return ""
+    from orchestrator.cli import help
+
+    return help.ready(words)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -237,8 +240,8 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     from orchestrator.cli import exits
 
-    if commands := list_of_commands(arguments):
-        print(commands)
+    if text := help_asked(arguments):
+        print(text)
         return exits.OK
     if arguments and arguments[0] in _RUN_WORKFLOW_CODE:
         from orchestrator.cli.process import fix_hash_seed

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import quote
 
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 AGAIN_S = 1.0
 """So often an engine that is away is asked again."""
+
+PAGE_ROWS = 500
+"""Runs that one request of a list asks for."""
 
 TIMEOUT_S = 40.0
 """Above the 30 s in which an engine answers, or says that it cannot."""
@@ -69,6 +73,21 @@ def patiently(ask: Callable[[], T], until_s: float = float("inf")) -> T:
                 output.note(f"waiting: {error}")
             told = True
             time.sleep(min(AGAIN_S, left_s))
+
+
+def pages(engine: Engine, path: str, filters: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+    """The rows of a list, page by page, at most ``limit``; 0 is all."""
+    limit, page = limit or sys.maxsize, ""
+    with output.progress("rows read") as count:
+        while limit > 0:
+            asked = min(limit, PAGE_ROWS)
+            found = msgspec.json.decode(engine.get(path, **filters, limit=asked, page=page))
+            yield from found["rows"]
+            count(len(found["rows"]))
+            limit -= len(found["rows"])
+            page = found["next_page"]
+            if not page:
+                return
 
 
 class HttpEngine:

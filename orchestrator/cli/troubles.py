@@ -9,10 +9,11 @@ import msgspec
 from cyclopts import Parameter
 
 from orchestrator.cli import output
+from orchestrator.cli.engine import pages
 from orchestrator.cli.histories import attempt
 from orchestrator.cli.options import Limit, bounded
 from orchestrator.cli.watch import Watch
-from orchestrator.cli.workflow import Output, Where, engine_at, pages
+from orchestrator.cli.workflow import Output, Where, engine_at
 from orchestrator.protocol.views import STUCK_ATTEMPTS, STUCK_WAITING_MS
 
 MAX_GROUPS = 1_000

@@ -14,14 +14,11 @@ from cyclopts import Parameter
 
 from orchestrator import config
 from orchestrator.cli import exits, histories, output
-from orchestrator.cli.engine import Engine, HttpEngine
+from orchestrator.cli.engine import Engine, HttpEngine, pages
 from orchestrator.cli.options import Limit, bounded
 from orchestrator.cli.output import Format
 from orchestrator.cli.watch import Watch
 from orchestrator.errors import CommandRejected, UsageError
-
-PAGE_ROWS = 500
-"""Runs that one request of a list asks for."""
 
 Id = Annotated[str, Parameter(name="ID", help="The workflow id.")]
 Output = Annotated[Format, Parameter(name=["--output", "-o"], help="How it is printed.")]
@@ -321,21 +318,6 @@ def _print_counts(found: dict[str, Any], format: Format) -> None:
     output.rows(found["counts"], columns, format, key="workflow_type")
     if format == "table":
         output.note(f"{found['runs']:,} runs" + ("" if found["complete"] else " at least: there are more"))
-
-
-def pages(engine: Engine, path: str, filters: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
-    """The rows of a list, page by page, at most ``limit``; 0 is all."""
-    limit, page = limit or sys.maxsize, ""
-    with output.progress("rows read") as count:
-        while limit > 0:
-            asked = min(limit, PAGE_ROWS)
-            found = msgspec.json.decode(engine.get(path, **filters, limit=asked, page=page))
-            yield from found["rows"]
-            count(len(found["rows"]))
-            limit -= len(found["rows"])
-            page = found["next_page"]
-            if not page:
-                return
 
 
 def _close(ids: list[str], how: str, body: dict[str, Any], where: Where | None) -> int:

@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from orchestrator import cli
-from orchestrator.cli import output
+from orchestrator.cli import help, output
 from orchestrator.protocol.views import History
 from tests.e2e.dev_process import COMMAND, TIMEOUT_S, Dev, command, write_modules
 
@@ -154,15 +154,7 @@ def test_every_command_prints_in_every_format(run: Run, words: tuple[str, ...]) 
 
 
 def test_no_command_that_prints_was_forgotten() -> None:
-    app = cli.make_app()
-    commands = {(name,): app[name] for name in cli._COMMANDS} | {
-        (group, name): app[group][name] for group, (_, grouped) in cli._GROUPS.items() for name in grouped
-    }
-    printing = {
-        words
-        for words, command in commands.items()
-        if any("-o" in one.names for one in command.assemble_argument_collection())
-    }
+    printing = {words for words in cli.commands() if "│ --output -o" in help.ready(words)}
     assert {words for words in printing if words[0] != "topics"} == PRINTING.keys()
 
 
