@@ -12,16 +12,6 @@ from orchestrator.cli.watch import Watch
 from orchestrator.cli.workflow import Output, Where, engine_at
 from orchestrator.codec.people import ranges, span_of
 
-_COLUMNS: dict[str, output.Column] = {
-    "ROLE": "role",
-    "NAME": "name",
-    "IDENTITY": "identity",
-    "SERVES": "serves",
-    "RUNNING": "running",
-    "VERSION": "version",
-    "SILENT": lambda member: span_of(member["silent_ms"]),
-}
-
 
 def cluster(*, output_: Output = "table", watch: Watch | None = None, where: Where | None = None) -> None:
     """Show coordinators with their partitions, workers with their queues, versions and lag."""
@@ -33,38 +23,41 @@ def _print(found: Mapping[str, Any], format: output.Format) -> None:
     if format == "json":
         output.write(output.to_json(found))
         return
-    members = [_coordinator(seen) for seen in found["coordinators"]] + [
-        _worker(seen) for seen in found["workers"]
+    members = [
+        {"role": role, "name": seen["beat"][role], **seen}
+        for role in ("coordinator", "worker")
+        for seen in found[f"{role}s"]
     ]
     output.rows(members, _COLUMNS, format, key="name")
     if format == "table":
         output.note(_progress(found))
 
 
-def _coordinator(seen: Mapping[str, Any]) -> dict[str, Any]:
-    beat = seen["beat"]
-    return {
-        "role": "coordinator",
-        "name": beat["coordinator"],
-        "identity": beat["identity"],
-        "serves": f"partitions {ranges(beat['partitions'])}" if beat["partitions"] else "no partition",
-        "running": "",
-        "version": beat["version"],
-        "silent_ms": seen["silent_ms"],
-    }
+def _partitions(beat: Mapping[str, Any]) -> str:
+    return f"partitions {ranges(beat['partitions'])}" if beat["partitions"] else "no partition"
 
 
-def _worker(seen: Mapping[str, Any]) -> dict[str, Any]:
-    beat = seen["beat"]
-    return {
-        "role": "worker",
-        "name": beat["worker"],
-        "identity": beat["identity"],
-        "serves": ", ".join(beat["task_queues"]) + (" (draining)" if beat["draining"] else ""),
-        "running": f"{beat['running']}/{beat['slots']}",
-        "version": beat["version"],
-        "silent_ms": seen["silent_ms"],
-    }
+def _queues(beat: Mapping[str, Any]) -> str:
+    return ", ".join(beat["task_queues"]) + (" (draining)" if beat["draining"] else "")
+
+
+_SERVES = {"coordinator": _partitions, "worker": _queues}
+"""What a member serves, by its role."""
+
+
+def _running(beat: Mapping[str, Any]) -> str:
+    return f"{beat['running']}/{beat['slots']}" if "slots" in beat else ""
+
+
+_COLUMNS: dict[str, output.Column] = {
+    "ROLE": "role",
+    "NAME": "name",
+    "IDENTITY": lambda member: str(member["beat"]["identity"]),
+    "SERVES": lambda member: _SERVES[member["role"]](member["beat"]),
+    "RUNNING": lambda member: _running(member["beat"]),
+    "VERSION": lambda member: str(member["beat"]["version"]),
+    "SILENT": lambda member: span_of(member["silent_ms"]),
+}
 
 
 def _progress(found: Mapping[str, Any]) -> str:

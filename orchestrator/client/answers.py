@@ -20,6 +20,7 @@ from orchestrator.errors import (
 )
 from orchestrator.protocol.tasks import Reply
 from orchestrator.protocol.values import WorkflowStatus
+from orchestrator.workflow.stack import STACK_QUERY
 
 _REJECTIONS: dict[str, Callable[[Reply], CommandRejected]] = {
     WorkflowAlreadyStarted.reason: lambda reply: WorkflowAlreadyStarted(
@@ -68,5 +69,6 @@ def query_result(reply: Reply, query_name: str, converter: PayloadConverter, hin
     """
     if reply.failure is not None:
         cause = from_failure(reply.failure, converter)
-        raise QueryFailed(f"query {query_name!r} failed: {cause}") from cause
+        what = "the stack cannot be shown" if query_name == STACK_QUERY else f"query {query_name!r} failed"
+        raise QueryFailed(f"{what}: {cause}") from cause
     return None if reply.result is None else converter.from_payload(reply.result, hint)

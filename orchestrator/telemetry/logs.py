@@ -24,6 +24,20 @@ _OWN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskN
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
+_WHOSE = ("workflow_id", "run_id", "activity_type", "attempt")
+"""What is said of a message beside it where people read."""
+
+
+class TextFormatter(logging.Formatter):
+    """One line per message, for people; with the ids of the run, and the activity's name, if it is of one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The record, without its traceback."""
+        given = vars(record)
+        whose = " ".join(f"{name}={given[name]}" for name in _WHOSE if name in given)
+        return super().formatMessage(record) + (f" ({whose})" if whose else "")
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object per message: ``time``, ``level``, ``logger``, ``message``; then what was given as
     ``extra``, such as ``workflow_id`` and ``run_id``; and ``error``, a traceback, where there is one.
@@ -47,7 +61,7 @@ class JsonFormatter(logging.Formatter):
 def log_to_stderr(level: Level = "info", format: Format = "text") -> None:
     """Send all logs of a level and above to stderr; stdout is for data."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(TEXT))
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(TEXT))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -365,9 +365,8 @@ class Instance:
         """Log what no code waits for (see :class:`~orchestrator.workflow.loop.Host`)."""
         if not self.replaying:
             with outside():
-                _logger.warning(
-                    "%s (workflow_id=%s run_id=%s)", message, self.workflow_id, self.run_id, exc_info=error
-                )
+                ids = {"workflow_id": self.workflow_id, "run_id": self.run_id}
+                _logger.warning("%s", message, exc_info=error, extra=ids)
 
     # --- running ---
 

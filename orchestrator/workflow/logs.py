@@ -10,7 +10,7 @@ from orchestrator.workflow.loop import outside
 
 
 class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds ``workflow_id``, ``run_id`` and ``workflow_type`` to each record, as attributes and as text.
+    """Adds ``workflow_id``, ``run_id`` and ``workflow_type`` to each record, as attributes.
 
     Silent during replay. Outside of a workflow it is the plain logger.
     """
@@ -33,12 +33,9 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
             "run_id": instance.run_id,
             "workflow_type": instance.definition.name,
         }
-        suffix = f" (workflow_id={instance.workflow_id} run_id={instance.run_id})"
-        if args:  # only then is the message a format
-            suffix = suffix.replace("%", "%%")
         extra = {**ids, **(kwargs.get("extra") or {})}
         with outside():
-            self.logger.log(level, f"{msg}{suffix}", *args, **{**_one_frame_up(kwargs), "extra": extra})
+            self.logger.log(level, msg, *args, **{**_one_frame_up(kwargs), "extra": extra})
 
 
 def _one_frame_up(kwargs: dict[str, Any]) -> dict[str, Any]:

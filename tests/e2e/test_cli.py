@@ -154,7 +154,7 @@ def test_every_command_prints_in_every_format(run: Run, words: tuple[str, ...]) 
 
 
 def test_no_command_that_prints_was_forgotten() -> None:
-    printing = {words for words in cli.commands() if "│ --output -o" in help.ready(words)}
+    printing = {words for words in cli.commands() if " --output -o " in help.ready(words)}
     assert {words for words in printing if words[0] != "topics"} == PRINTING.keys()
 
 
@@ -229,7 +229,13 @@ def test_what_is_wrong_is_found_without_knowing_where_to_look(run: Run) -> None:
     members = ok(run("cluster")).splitlines()
     assert [line.split()[0] for line in members] == ["ROLE", "coordinator", "worker"]
     assert "partitions 0-3" in members[1]
-    assert len(json.loads(ok(run("cluster", "-o", "json")))["partitions"]) == 4
+    whole = json.loads(ok(run("cluster", "-o", "json")))
+    assert len(whole["partitions"]) == 4
+    lines = [json.loads(line) for line in ok(run("cluster", "-o", "jsonl")).splitlines()]
+    assert [line["role"] for line in lines] == ["coordinator", "worker"]
+    assert [{*line["beat"]} for line in lines] == [
+        {*whole[f"{line['role']}s"][0]["beat"]} for line in lines
+    ], "numbers, not words"
     is_one_message(run("workflow", "list", "-q", "Status = 1"), 2, "has Status at column 1")
 
 

@@ -93,4 +93,6 @@ def test_a_query_is_answered_or_raises() -> None:
     failure = Failure(kind=FailureKind.APPLICATION, message="no such order", type="KeyError")
     with pytest.raises(QueryFailed, match="'status' failed: no such order") as caught:
         query_result(reply(failure=failure), "status", DEFAULT, str)
+    with pytest.raises(QueryFailed, match=r"^the stack cannot be shown: no such order$"):
+        query_result(reply(failure=failure), "__stack", DEFAULT, str)
     assert isinstance(caught.value.__cause__, ApplicationError)

@@ -56,6 +56,20 @@ def test_text_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("restored")
+def test_text_says_whose_a_message_is(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr("info", "text")
+    of_run = {"workflow_id": "o-1", "run_id": "r1", "workflow_type": "Order"}
+    logging.getLogger("shop").info("50%% of %s", "it", extra=of_run)
+    logging.getLogger("shop").info("charging", extra={**of_run, "activity_type": "charge", "attempt": 2})
+    logging.getLogger("shop").info("nobody's")
+    assert [line.split("shop: ")[1] for line in capsys.readouterr().err.splitlines()] == [
+        "50% of it (workflow_id=o-1 run_id=r1)",
+        "charging (workflow_id=o-1 run_id=r1 activity_type=charge attempt=2)",
+        "nobody's",
+    ]
+
+
+@pytest.mark.usefixtures("restored")
 def test_what_json_cannot_say_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     log_to_stderr("info", "json")
     logging.getLogger("shop").info("x", extra={"where": sys.stdout.__class__})

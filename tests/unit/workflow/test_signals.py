@@ -106,7 +106,7 @@ def test_handlers_that_still_run_at_the_end_are_warned_of_once(caplog: pytest.Lo
     assert run.tell(completed(1)) == ["complete"]
     (record,) = caplog.records
     assert "'Hurries' ended while handlers of signals still ran: 'ship' (2 times), 'bill';" in record.message
-    assert "workflow_id=wf run_id=run-1" in record.message
+    assert (vars(record)["workflow_id"], vars(record)["run_id"]) == ("wf", "run-1")
     assert "all_handlers_finished" in record.message
     caplog.clear()
     run.replay()
