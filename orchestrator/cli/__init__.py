@@ -153,16 +153,16 @@ _WORKFLOW_COMMANDS = {
 }
 
 
-_TOPICS_COMMANDS = {
+_TOPIC_COMMANDS = {
     "create": """Make the topics of a namespace on Kafka; what is there already stays as it is.
 
-        Example: orchestrator topics create --log kafka://127.0.0.1:9092 --namespace orders""",
+        Example: orchestrator topic create --log kafka://127.0.0.1:9092 --namespace orders""",
     "list": """Show the topics of a namespace on Kafka, and whether they are as they should be.
 
-        Example: orchestrator topics list --log kafka://127.0.0.1:9092 --namespace orders""",
+        Example: orchestrator topic list --log kafka://127.0.0.1:9092 --namespace orders""",
     "tail": """Print the newest records of a topic, decoded; with --follow, those that come too.
 
-        Example: orchestrator topics tail history --follow --log kafka://127.0.0.1:9092""",
+        Example: orchestrator topic tail history --follow --log kafka://127.0.0.1:9092""",
 }
 
 _QUEUE_COMMANDS = {
@@ -174,9 +174,12 @@ _QUEUE_COMMANDS = {
 _GROUPS = {
     "workflow": ("Start, ask, change and look at workflows.", _WORKFLOW_COMMANDS),
     "queue": ("Look at task queues.", _QUEUE_COMMANDS),
-    "topics": ("Make and look at the topics of a namespace on Kafka.", _TOPICS_COMMANDS),
+    "topic": ("Make and look at the topics of a namespace on Kafka.", _TOPIC_COMMANDS),
 }
 """Groups of commands: a command ``name`` of a group is the function ``name_`` in the group's module."""
+
+_FORMER = {"topics": "topic"}
+"""Groups by the names that they had: scripts may call them so."""
 
 
 def make_app() -> App:
@@ -240,6 +243,7 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     from orchestrator.cli import exits
 
+    arguments = [*(_FORMER.get(group, group) for group in arguments[:1]), *arguments[1:]]
     if text := help_asked(arguments):
         print(text)
         return exits.OK

@@ -155,7 +155,7 @@ def test_every_command_prints_in_every_format(run: Run, words: tuple[str, ...]) 
 
 def test_no_command_that_prints_was_forgotten() -> None:
     printing = {words for words in cli.commands() if " --output -o " in help.ready(words)}
-    assert {words for words in printing if words[0] != "topics"} == PRINTING.keys()
+    assert {words for words in printing if words[0] != "topic"} == PRINTING.keys()
 
 
 def test_the_doctor_finds_nothing_where_all_is_well(run: Run) -> None:
@@ -313,9 +313,9 @@ def test_errors_are_one_message_and_an_exit_code(run: Run) -> None:
         (("stuck", "--attempts", "0"), 2, "--attempts is 0; it is at least 1"),
         (("stuck", "--waiting", "-0.5"), 2, "--waiting is -0.5; it is at least 0"),
         (("failures", "--limit", "100000"), 2, "--limit is 100000; it is from 0 to 1,000"),
-        (("topics", "create", "--partitions", "0"), 2, "--partitions is 0; it is at least 1"),
-        (("topics", "tail", "history", "--limit", "-1"), 2, "--limit is -1; it is at least 0"),
-        (("topics", "list"), 2, "which Kafka? Name it with --log"),
+        (("topic", "create", "--partitions", "0"), 2, "--partitions is 0; it is at least 1"),
+        (("topic", "tail", "history", "--limit", "-1"), 2, "--limit is -1; it is at least 0"),
+        (("topic", "list"), 2, "which Kafka? Name it with --log"),
         (("workflow", "bogus"), 2, "bogus"),
         (("workflow", "result", "open", "closed"), 2, "there are too many arguments: closed"),
         (("bogus",), 2, "bogus"),

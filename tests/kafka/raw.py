@@ -31,7 +31,7 @@ class RawLog:
         )
 
     def create_topics(self, *, partitions: int = KAFKA_PARTITIONS) -> None:
-        """Make the namespace, as `orchestrator topics create` does."""
+        """Make the namespace, as `orchestrator topic create` does."""
         admin.create(KafkaSettings(self._bootstrap, self._namespace), partitions=partitions)
 
     def configure(self, topic: str, name: str, value: str) -> None:

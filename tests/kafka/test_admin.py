@@ -154,7 +154,7 @@ def test_a_namespace_that_was_never_made(kafka: Shared, namespace: str, role: ad
     settings = KafkaSettings(kafka.bootstrap, namespace)
     said = error_of(lambda: admin.check(settings, role))
     assert f"there is no namespace '{namespace}'" in said
-    assert "orchestrator topics create" in said
+    assert "orchestrator topic create" in said
     assert {report.state for report in admin.survey(settings)} == {"missing"}
 
 
@@ -171,7 +171,7 @@ def test_what_loses_nothing_is_made_anew_and_what_does_is_not(own: KafkaSettings
     operator.delete(own.topic("dead-letters"))
     said = error_of(lambda: admin.check(own, "view"))
     assert f"{own.topic('dead-letters')} is missing" in said
-    assert "orchestrator topics create" in said
+    assert "orchestrator topic create" in said
     admin.create(own)
     admin.check(own, "view")
 

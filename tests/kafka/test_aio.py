@@ -102,7 +102,7 @@ class TestAtTheStart:
 
     async def test_a_namespace_that_was_not_set_up_is_named(self, kafka: Shared, namespace: str) -> None:
         async with opened(kafka.bootstrap, namespace) as log:
-            missing = rf"no namespace '{namespace}' .*orchestrator topics create"
+            missing = rf"no namespace '{namespace}' .*orchestrator topic create"
             with pytest.raises(ConfigError, match=missing):
                 await log.open_inbox("w")
             with pytest.raises(RecordRefused, match=missing):

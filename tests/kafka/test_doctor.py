@@ -89,7 +89,7 @@ def test_a_namespace_that_was_never_made_has_failed(doctor: Doctor) -> None:
     code, found = doctor()
     assert code == 1
     assert states(found) == {"versions": "ok", "broker": "ok", "namespace": "failed"}
-    assert "orchestrator topics create" in found[-1]["advice"] + found[-1]["found"]
+    assert "orchestrator topic create" in found[-1]["advice"] + found[-1]["found"]
 
 
 def test_a_namespace_where_nothing_runs_yet_is_worth_warnings(doctor: Doctor, raw: RawLog) -> None:

@@ -198,7 +198,7 @@ class TestRefusals:
         setting.settle(member, *range(101))
         refused = [n for n, outcome in setting.outcomes.items() if outcome != "delivered"]
         assert refused == [50]
-        assert "orchestrator topics create" in setting.errors[50]
+        assert "orchestrator topic create" in setting.errors[50]
 
     def test_a_record_above_the_limit_of_its_topic_harms_nobody_in_its_batch(self, setting: Setting) -> None:
         """The broker refuses the batch as a whole: the others are sent again, each alone."""

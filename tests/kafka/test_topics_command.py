@@ -1,4 +1,4 @@
-"""``orchestrator topics`` on a real broker."""
+"""``orchestrator topic`` on a real broker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_topics_are_made_and_listed(kafka: Shared, namespace: str, tmp_path: Pat
     where = ("--log", f"kafka://{kafka.bootstrap}", "--namespace", namespace)
 
     def topics(*arguments: str) -> tuple[str, str]:
-        done = command("topics", *arguments, *where, folder=tmp_path)
+        done = command("topic", *arguments, *where, folder=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout, done.stderr
 
@@ -37,7 +37,7 @@ def test_topics_are_made_and_listed(kafka: Shared, namespace: str, tmp_path: Pat
     assert topics("create")[1] == f"namespace {namespace}: 0 topics made, {len(missing)} were there\n"
     assert topics("list", "-o", "ids")[0].splitlines() == [topic["name"] for topic in missing]
 
-    refused = command("topics", "create", "--partitions", "3", *where, folder=tmp_path)
+    refused = command("topic", "create", "--partitions", "3", *where, folder=tmp_path)
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"error: the namespace '{namespace}' was made with 2 partitions, not 3;")
 
@@ -52,7 +52,7 @@ def test_what_stands_on_a_topic_is_shown(kafka: Shared, namespace: str, tmp_path
     raw.append("commands", 1, b'{"command": "SignalWorkflow", "workflow_id": "o-1", "signal_name": "pay"}')
 
     def tail(*arguments: str) -> list[str]:
-        done = command("topics", "tail", *arguments, *where, folder=tmp_path)
+        done = command("topic", "tail", *arguments, *where, folder=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
@@ -66,7 +66,7 @@ def test_what_stands_on_a_topic_is_shown(kafka: Shared, namespace: str, tmp_path
     assert len(tail("commands", "--partition", "0", "--limit", "1")) == 1
     assert [json.loads(line)["key"] for line in tail("meta", "-o", "jsonl")] == ["namespace"]
     for arguments, said in ((("nix",), "the topics are commands"), (("meta", "--partition", "1"), "0 to 0")):
-        refused = command("topics", "tail", *arguments, *where, folder=tmp_path)
+        refused = command("topic", "tail", *arguments, *where, folder=tmp_path)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert said in refused.stderr
 
@@ -76,7 +76,7 @@ def test_what_comes_is_shown_until_ctrl_c(kafka: Shared, namespace: str, tmp_pat
     raw.create_topics(partitions=1)
     raw.append("commands", 0, b"first")
     where = ("--log", f"kafka://{kafka.bootstrap}", "--namespace", namespace)
-    line = (*COMMAND, "topics", "tail", "commands", "-f", *where)
+    line = (*COMMAND, "topic", "tail", "commands", "-f", *where)
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     ) as tail:
@@ -104,7 +104,7 @@ def test_mistakes_are_one_message(kafka: Shared, tmp_path: Path) -> None:
         ((*log, "--replication-factor", "7", "--namespace", "none"), 1, "INVALID_REPLICATION_FACTOR"),
     ]
     for arguments, code, words in table:
-        done = command("topics", "create", *arguments, folder=tmp_path)
+        done = command("topic", "create", *arguments, folder=tmp_path)
         assert (done.returncode, done.stdout) == (code, ""), (arguments, done.stderr)
         assert done.stderr.startswith("error: "), (arguments, done.stderr)
         assert words in done.stderr, (arguments, done.stderr)

@@ -348,10 +348,10 @@ def test_the_ids_of_a_registry_are_written(kafka: Shared, namespace: str, tmp_pa
     with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
         threading.Thread(target=server.serve_forever).start()
         registry = f"http://127.0.0.1:{server.server_port}"
-        made = command("topics", "create", *where, "--registry", registry, folder=tmp_path)
+        made = command("topic", "create", *where, "--registry", registry, folder=tmp_path)
         server.shutdown()
     assert made.returncode == 0, made.stderr
-    away = command("topics", "create", *where, "--registry", registry, folder=tmp_path)
+    away = command("topic", "create", *where, "--registry", registry, folder=tmp_path)
     assert away.returncode == 1
     assert f"no schema registry answers at {registry}" in away.stderr
 

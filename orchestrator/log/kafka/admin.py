@@ -184,7 +184,7 @@ def no_namespace(settings: KafkaSettings) -> ConfigError:
     """There is none of that name."""
     return ConfigError(
         f"there is no namespace {settings.namespace!r} on the cluster at {settings.bootstrap}; make it "
-        f"with 'orchestrator topics create', or name another one with --namespace"
+        f"with 'orchestrator topic create', or name another one with --namespace"
     )
 
 
@@ -287,7 +287,7 @@ def namespace_of(cluster: Cluster, settings: KafkaSettings) -> Namespace | None:
     except msgspec.MsgspecError as error:
         raise ConfigError(
             f"the record 'namespace' on {settings.topic(META)} is not understood: {error}; it is written by "
-            f"'orchestrator topics create' alone"
+            f"'orchestrator topic create' alone"
         ) from error
     if namespace.feature_level > FEATURE_LEVEL:
         raise ConfigError(
@@ -335,7 +335,7 @@ def topic_problems(
                 + (
                     "what it held is lost: restore it, or delete all topics of the namespace and begin anew"
                     if name in PERMANENT
-                    else "make it with 'orchestrator topics create'"
+                    else "make it with 'orchestrator topic create'"
                 )
             )
             continue

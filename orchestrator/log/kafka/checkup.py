@@ -102,7 +102,7 @@ def _dead_letters(settings: KafkaSettings, cluster: Cluster, found: Mapping[str,
         yield warning(
             "dead letters",
             f"{count} records of the last 30 days could not be used",
-            "'orchestrator topics tail dead-letters' shows them, with the reasons",
+            "'orchestrator topic tail dead-letters' shows them, with the reasons",
         )
     else:
         yield ok("dead letters", "none")

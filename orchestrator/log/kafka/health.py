@@ -35,8 +35,8 @@ _REMEDIES = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "give this user READ, WRITE and DESCRIBE on the topics",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "give this user READ on the group",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "give this user IDEMPOTENT_WRITE on the cluster",
-    KafkaError.UNKNOWN_TOPIC_OR_PART: "create the topics with `orchestrator topics create`",
-    KafkaError._UNKNOWN_TOPIC: "create the topics with `orchestrator topics create`",
+    KafkaError.UNKNOWN_TOPIC_OR_PART: "create the topics with `orchestrator topic create`",
+    KafkaError._UNKNOWN_TOPIC: "create the topics with `orchestrator topic create`",
 }
 """What the operator has to do; other errors speak for themselves."""
 

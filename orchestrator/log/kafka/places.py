@@ -81,7 +81,7 @@ class Places:
             raise Unavailable(f"the partitions of {self._full[topic]} are not known yet")
         raise LogError(
             f"there is no topic {self._full[topic]!r} at {self._settings.bootstrap}; create it with "
-            "`orchestrator topics create`, and allow this user to DESCRIBE it"
+            "`orchestrator topic create`, and allow this user to DESCRIBE it"
         )
 
     def at(self, topic: str, partition: int, offset: int = 0) -> TopicPartition:

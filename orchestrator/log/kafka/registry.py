@@ -1,4 +1,4 @@
-"""Schemas in a schema registry, for tools that ask one. Only ``topics create`` asks it."""
+"""Schemas in a schema registry, for tools that ask one. Only ``topic create`` asks it."""
 
 from __future__ import annotations
 

@@ -78,6 +78,15 @@ def test_all_else_is_the_librarys(arguments: list[str]) -> None:
     assert cli.help_asked(arguments) == ""
 
 
+def test_a_group_goes_on_under_the_name_that_it_had(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["topic", "--help"]) == 0
+    now = capsys.readouterr().out
+    assert cli.run(["topics", "--help"]) == 0
+    assert capsys.readouterr().out == now
+    assert "Usage: orchestrator topic COMMAND" in now
+    assert "topics " not in cli.help_asked([]).split("Commands")[1].split("Make and look at")[0]
+
+
 @pytest.mark.parametrize(
     ("surroundings", "shown"),
     [({"PYTHONIOENCODING": "ascii", "COLUMNS": "80"}, "+- "), ({"PYTHONUTF8": "1", "COLUMNS": "60"}, "╮\n")],

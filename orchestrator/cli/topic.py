@@ -1,4 +1,4 @@
-"""``orchestrator topics ...``: the topics of a namespace on Kafka."""
+"""``orchestrator topic ...``: the topics of a namespace on Kafka."""
 
 from __future__ import annotations
 
