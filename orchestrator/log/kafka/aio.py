@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from math import inf
-from typing import Any, TypeVar
-
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from typing import TypeVar
 
 from orchestrator.codec.avro import MAX_RECORD_BYTES
 from orchestrator.errors import ConfigError, RecordRefused, Unavailable
 from orchestrator.log.aio import BeatStream, Inbox, ReplyStream
 from orchestrator.log.kafka import admin
-from orchestrator.log.kafka.aio_clients import start, stop_consumer, stop_producer
 from orchestrator.log.kafka.aio_reader import Reader
-from orchestrator.log.kafka.aio_sender import BATCH_BYTES, Sender
-from orchestrator.log.kafka.aio_settings import translate
-from orchestrator.log.kafka.outage import Outage
+from orchestrator.log.kafka.aio_sender import Sender
+from orchestrator.log.kafka.clients import Clients
 from orchestrator.log.kafka.settings import KafkaSettings
 from orchestrator.log.letters import letter_of, letter_record
 from orchestrator.log.port import Record
@@ -42,17 +36,10 @@ ANSWER_TIMEOUT_S = 30.0
 """Brokers that have not acknowledged by then are away or hopelessly overloaded."""
 
 OPEN_TIMEOUT_S = 10.0
-"""For finding the brokers and the end of a partition: who starts a process waits for it, and is told soon."""
+"""For the end of a partition: who starts a process waits for it, and is told soon."""
 
-REQUEST_TIMEOUT_MS = 10_000
-"""Of one request. A connection that is silent for so long is given up and made anew."""
-
-FETCH_WAIT_MS = 250
-"""How long the broker holds a fetch without records. A new stream waits for the end of the one under way."""
-
-LEARN_AGAIN_S = 5.0
-"""What is known of the namespace for longer is asked for again with each new connection."""
-
+MEMBER = "orchestrator"
+"""How the broker's operators see a process, unless its settings have a ``client.id``."""
 
 _logger = logging.getLogger(__name__)
 
@@ -64,26 +51,23 @@ class KafkaAioLog:
 
     Args:
         settings: which brokers, which namespace, and how to reach them.
-
-    Raises:
-        ConfigError: a setting cannot be followed.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
-        self._aio = translate(settings)
         self._closed = False
         self._partitions = 0
-        self._learned_at: dict[admin.Role, float] = {}
+        self._learned: set[admin.Role] = set()
         self._learning = asyncio.Lock()
         self._early: list[tuple[Callable[[int], Record], Token]] = []
         self._addressing: asyncio.Task[None] | None = None
-        self._outage = Outage(settings.bootstrap)
+        clients = Clients(settings, settings.options.get("client.id", MEMBER))
+        self._health = clients.health
         self._waiting = Acknowledgements(
-            lambda: self._outage.describe(f"no acknowledgement for {ANSWER_TIMEOUT_S:.0f} s")
+            lambda: self._health.unanswered(f"no acknowledgement for {ANSWER_TIMEOUT_S:.0f} s")
         )
-        self._sender = Sender(self._connect_producer, self._waiting, ANSWER_TIMEOUT_S, self._outage)
-        self._reader = Reader(self._connect_consumer, settings.topic, self._outage, self._set_aside)
+        self._sender = Sender(clients, self._waiting)
+        self._reader = Reader(clients.listener, settings.topic, self._health, self._set_aside)
         self._reader.beside(Channel(META, "", Schemas().take))
 
     @property
@@ -147,7 +131,7 @@ class KafkaAioLog:
 
     def _submit(self, draft: Callable[[int], Record], token: Token) -> None:
         self._check_open()
-        if not self._partitions:
+        if self._addressing is not None or not self._sender.connected:
             self._early.append((draft, token))
             if self._addressing is None:
                 self._addressing = asyncio.create_task(self._address(), name="find Kafka")
@@ -191,71 +175,34 @@ class KafkaAioLog:
     async def _open(self, channel: Channel[T], name: str) -> WaitingStream[T]:
         self._check_open()
         role: admin.Role = "client" if channel.topic == REPLIES else "worker"
-        if role not in self._learned_at:
-            await self._learn(role)
+        await self._learn(role)
         count = TOPICS[channel.topic].count(self._partitions)
         chosen = least_used(name, self._reader.used(channel.topic), count)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 return await self._reader.open(channel, chosen, name)
         except TimeoutError as error:
-            words = self._outage.describe(f"it cannot be read from within {OPEN_TIMEOUT_S:.0f} s")
+            await asyncio.to_thread(admin.check, self.settings, role)  # a topic that has gone is named
+            words = self._health.unanswered(f"it cannot be read from within {OPEN_TIMEOUT_S:.0f} s")
             raise Unavailable(words) from error
 
     # --- connecting ---
 
     async def _learn(self, role: admin.Role) -> None:
-        """Whether a role can work on these brokers, and with how many partitions; asked again with time.
+        """Whether a role can work on these brokers, and with how many partitions.
 
         Raises:
-            Unavailable: no broker answers.
-            ConfigError: the namespace is not there as it was set up, or is not permitted.
+            Unavailable: no broker answers, or the log was closed.
+            ConfigError: the namespace is not there as it was set up, or is not permitted; or the Kafka client
+                refuses a setting.
         """
         async with self._learning:
-            loop = asyncio.get_running_loop()
-            if loop.time() > self._learned_at.get(role, -inf) + LEARN_AGAIN_S:
+            if role not in self._learned:
                 namespace = await asyncio.to_thread(admin.check, self.settings, role)
                 self._partitions = namespace.partitions
-                self._learned_at[role] = loop.time()
-
-    async def _learn_again(self) -> None:
-        """Before each new connection: topics may have gone meanwhile, and would be asked for without end."""
-        for role in list(self._learned_at):
-            await self._learn(role)
-
-    async def _connect_producer(self) -> AIOKafkaProducer:
-        await self._learn_again()
-        producer = AIOKafkaProducer(
-            enable_idempotence=True,
-            max_batch_size=BATCH_BYTES,
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-            **self._aio.common,
-            **self._aio.producer,
-        )
-        await self._start(producer, partial(stop_producer, producer, 0))
-        return producer
-
-    async def _connect_consumer(self) -> AIOKafkaConsumer:
-        await self._learn_again()
-        fetching = {"fetch_max_wait_ms": FETCH_WAIT_MS, **self._aio.consumer}
-        consumer = AIOKafkaConsumer(
-            auto_offset_reset="none",
-            request_timeout_ms=REQUEST_TIMEOUT_MS,
-            **self._aio.common,
-            **fetching,
-        )
-        await self._start(consumer, partial(stop_consumer, consumer))
-        return consumer
-
-    async def _start(self, client: Any, stop: Callable[[], Awaitable[None]]) -> None:
-        try:
-            async with asyncio.timeout(OPEN_TIMEOUT_S):
-                await start(client.start())
-        except BaseException as error:
-            await stop()
-            if isinstance(error, KafkaError | TimeoutError):
-                raise Unavailable(self._outage.describe("it cannot be reached")) from error
-            raise
+                self._learned.add(role)
+            if not self._sender.connected:
+                await self._sender.connect()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,39 +1,28 @@
-"""Appends records to Kafka in batches, one under way per partition, for one event loop.
+"""Appends records to Kafka, for one event loop, by one producer that is shared by a whole process.
 
-While a batch is under way the next gathers, so load makes larger batches and nothing ever lingers. Batches
-are built here and not by ``AIOKafkaProducer.send``: a future, a task step and a metadata object for each
-record cost four times what the record costs [measured: 34 µs against 8].
+The producer is called on the loop: to hand it a record, or to ask what became of others, takes microseconds
+and never waits. Nothing tells the loop of a report, so it looks: at each record that is sent, soon while
+somebody waits for an outcome, and now and then otherwise. A thread that waits for reports would wake for each
+of them.
 
-Two facts about aiokafka's idempotent producer decide how it is used:
-
-- after the broker has refused a batch, or its outcome got lost, the sequence numbers of that partition are
-  wrong for ever, and every later batch is refused. So a producer is used until its first failure, no longer;
-- it never gives a batch up, and never asks the bootstrap servers again. So a producer that has not brought
-  an answer in time is abandoned, and its successor begins with the bootstrap servers.
+One request is under way, and what comes meanwhile gathers for the next, so load makes larger batches, and
+nothing ever lingers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from enum import Enum
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    InvalidTopicError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
-)
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from orchestrator.errors import ConfigError, OrchestratorError, RecordRefused, Unavailable
-from orchestrator.log.kafka.aio_clients import stop_producer
-from orchestrator.log.kafka.outage import Outage
+from orchestrator.errors import RecordRefused, Unavailable
+from orchestrator.log.kafka.appender import BATCH_REFUSED, REFUSALS
+from orchestrator.log.kafka.clients import Clients
+from orchestrator.log.kafka.health import explain
+from orchestrator.log.kafka.undertaker import Undertaker
 from orchestrator.log.port import Record
 from orchestrator.log.waiting import Acknowledgements, Token
 
@@ -42,76 +31,61 @@ _logger = logging.getLogger(__name__)
 MAX_BACKLOG = 20_000
 """Records that may wait for an acknowledgement: a second of what a process can send. More are turned away."""
 
-BATCH_BYTES = 256 * 1024
-"""Of one batch. Far below what a topic takes, so that a record that is too large is alone in its batch."""
+AWAITED_FIRST_S, AWAITED_MOST_S = 0.002, 0.05
+"""Between looks while somebody waits: a broker answers within one or two; one that does not is slow."""
 
-OUTAGE_AFTER_S = 3.0
-"""A batch without an answer for so long means that the broker is away, not that it is busy."""
+POSTED_S = 0.05
+"""For a report that nobody waits for: what failed is to be known, and makes room."""
 
-STOP_S = 2.0
-"""How long a producer that is not needed any more may take for what it still holds."""
-
-RETRY_FIRST_S, RETRY_MOST_S = 0.1, 2.0
-"""Between attempts to reach the brokers: soon at first, for a restart takes seconds; then without haste."""
-
-REFUSALS = (
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    InvalidTopicError,
-)
-"""Errors that no repeat changes."""
+IDLE_S = 5.0
+"""Without anything under way, what the client has to say is heard so often: that the brokers are away."""
 
 
 class _Parcel(NamedTuple):
-    """A record, who is told of its fate, and when nobody waits for it any more."""
-
-    record: Record
-    token: Token
-    deadline: float
-
-
-class _Place(NamedTuple):
-    """A partition of a topic, by its full name."""
+    """A record, the full name of its topic, who is told of its fate; and whether it was sent alone."""
 
     topic: str
-    partition: int
-
-
-class _Verdict(Enum):
-    """What becomes of the records of a batch."""
-
-    SETTLED = "settled"
-    AGAIN = "again"
-    EACH_ALONE = "each-alone"
+    record: Record
+    token: Token
+    alone: bool = False
 
 
 class Sender:
     """Everything that one process appends. Use it from one event loop.
 
     Args:
-        connect: a started producer.
+        clients: makes the producers.
         waiting: is told what became of each append.
-        timeout_s: how long anybody waits for an append; a batch that takes longer has no listeners left.
-        outage: is told whether the brokers answer.
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], Awaitable[AIOKafkaProducer]],
-        waiting: Acknowledgements,
-        timeout_s: float,
-        outage: Outage,
-    ) -> None:
-        self._connect = connect
+    def __init__(self, clients: Clients, waiting: Acknowledgements) -> None:
+        self._clients = clients
         self._waiting = waiting
-        self._timeout_s = timeout_s
-        self._outage = outage
-        self._queues: dict[_Place, deque[_Parcel]] = {}
-        self._backlog = 0
-        self._producer: AIOKafkaProducer | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._undertaker = Undertaker()
+        self._producers: list[Producer] = []
+        self._apart: asyncio.Task[None] | None = None
+        self._refused: list[_Parcel] = []
+        self._reports: list[tuple[_Parcel, KafkaError | None, int]] = []
+        self._open_records = 0
+        self._awaited_records = 0
+        self._pause_s = AWAITED_FIRST_S
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a producer; brokers may be away nevertheless."""
+        return bool(self._producers)
+
+    async def connect(self) -> None:
+        """Make the producer.
+
+        Raises:
+            ConfigError: the Kafka client refuses its settings.
+            Unavailable: the log was closed.
+        """
+        self._add(await asyncio.to_thread(self._clients.sender, MAX_BACKLOG))
+        self._look_within(IDLE_S)
 
     def submit(self, topic: str, record: Record, token: Token) -> None:
         """Append a record to the topic of that full name; its fate is told to ``token``.
@@ -119,172 +93,117 @@ class Sender:
         Raises:
             Unavailable: too many records wait already.
         """
-        if self._backlog >= MAX_BACKLOG:
-            raise Unavailable(f"{MAX_BACKLOG} records wait for Kafka already")
-        place = _Place(topic, record.partition)
-        queue = self._queues.get(place)
-        if queue is None:
-            queue = self._queues[place] = deque()
-            self._spawn(self._pump(place, queue))
-        queue.append(_Parcel(record, token, asyncio.get_running_loop().time() + self._timeout_s))
-        self._backlog += 1
+        self._produce(self._producers[0], _Parcel(topic, record, token))
+        self._serve()
+        self._look_within(AWAITED_FIRST_S if self._awaited_records else POSTED_S)
 
     async def close(self) -> None:
-        """Send nothing more. What is not acknowledged may still land."""
-        tasks = [*self._tasks, *([self._connecting] if self._connecting else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._queues.clear()
-        if self._producer is not None:
-            await stop_producer(self._producer, STOP_S)
+        """Send nothing more. What is under way is given a moment, and nobody is told of it."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._apart is not None:
+            self._apart.cancel()
+            await asyncio.gather(self._apart, return_exceptions=True)
+        while self._producers:  # the last reference must be the undertaker's
+            self._undertaker.part(self._producers.pop())
+        await asyncio.to_thread(self._undertaker.wait)
 
-    # --- one partition ---
+    def _add(self, producer: Producer) -> None:
+        if self._closed:
+            self._undertaker.bury(producer)
+            raise Unavailable("this side of the log is closed")
+        self._producers.append(producer)
 
-    async def _pump(self, place: _Place, queue: deque[_Parcel]) -> None:
-        """Send what is queued for a partition, batch by batch, until nothing is left."""
-        alone = 0
-        while queue:
-            try:
-                producer = await self._ready()
-            except ConfigError as error:
-                self._refuse(queue, error)
-                continue
-            builder = producer.create_batch()
-            parcels = self._fill(builder, queue, 1 if alone else MAX_BACKLOG)
-            alone = max(0, alone - len(parcels))
-            if not parcels:
-                continue
-            verdict = await self._send(producer, place, builder, parcels)
-            if verdict is not _Verdict.SETTLED:
-                queue.extendleft(reversed(parcels))
-            else:
-                self._backlog -= len(parcels)
-            if verdict is _Verdict.EACH_ALONE:
-                alone = len(parcels)
-        del self._queues[place]
-
-    def _fill(self, builder: Any, queue: deque[_Parcel], limit: int) -> list[_Parcel]:
-        """Move records from the queue into a batch; those that nobody waits for any more are dropped."""
-        now = asyncio.get_running_loop().time()
-        parcels: list[_Parcel] = []
-        while queue and len(parcels) < limit:
-            parcel = queue[0]
-            if parcel.deadline <= now:
-                self._drop_first(queue)
-                continue
-            record = parcel.record
-            headers = list(record.headers.items())
-            if builder.append(timestamp=None, key=record.key, value=record.value, headers=headers) is None:
-                break
-            queue.popleft()
-            parcels.append(parcel)
-        return parcels
-
-    async def _send(
-        self, producer: AIOKafkaProducer, place: _Place, builder: Any, parcels: list[_Parcel]
-    ) -> _Verdict:
-        """Send a batch, and tell its records what became of them unless they are to be sent again."""
-        alarm = asyncio.get_running_loop().call_later(OUTAGE_AFTER_S, self._silent, OUTAGE_AFTER_S)
+    def _produce(self, producer: Producer, parcel: _Parcel) -> None:
+        record = parcel.record
         try:
-            async with asyncio.timeout(self._timeout_s):
-                batch = await producer.send_batch(builder, place.topic, partition=place.partition)
-                found = await batch
-        except TimeoutError:
-            self._replace(producer, 0)
-            self._fail(parcels, self._silent(self._timeout_s))
-        except UnknownTopicOrPartitionError:
-            # It was not sent. Whoever makes the next producer finds out whether the topic is gone.
-            self._replace(producer, self._timeout_s)
-            return _Verdict.AGAIN
-        except REFUSALS as error:
-            self._replace(producer, self._timeout_s)
-            if len(parcels) > 1:
-                return _Verdict.EACH_ALONE  # one of them is refused, the others are innocent
-            self._fail(parcels, RecordRefused(f"Kafka refused a record on {place.topic}: {_reason(error)}"))
-        except Exception as error:
-            if not isinstance(error, KafkaError):
-                _logger.exception("sending to Kafka failed; what was sent is repeated by its senders")
-            self._replace(producer, self._timeout_s)
-            self._fail(parcels, Unavailable(self._outage.describe(_reason(error))))
+            producer.produce(
+                parcel.topic,
+                record.value,
+                key=record.key,
+                partition=record.partition,
+                on_delivery=partial(self._on_delivery, parcel),
+                headers=list(record.headers.items()) if record.headers else None,
+            )
+        except BufferError:
+            raise Unavailable(f"{MAX_BACKLOG} records wait for Kafka already") from None
+        except KafkaException as error:
+            self._conclude(parcel, error.args[0])
+            return
+        self._open_records += 1
+        if isinstance(parcel.token, asyncio.Future):
+            self._awaited_records += 1
+
+    def _on_delivery(self, parcel: _Parcel, error: KafkaError | None, message: Message) -> None:
+        """The client's report. Only noted: whoever is told may send again, and the client is being polled.
+
+        After the close it comes in another thread, and nobody looks at it any more.
+        """
+        self._reports.append((parcel, error, message.offset() or 0))
+
+    def _settle(self, parcel: _Parcel, error: KafkaError | None, offset: int) -> None:
+        self._open_records -= 1
+        if isinstance(parcel.token, asyncio.Future):
+            self._awaited_records -= 1
+        if error is None:
+            self._clients.health.answered()
+            self._waiting.settle(parcel.token, offset)
+        elif error.code() == BATCH_REFUSED and not parcel.alone:
+            self._send_alone(parcel)
         else:
-            self._outage.over()
-            for offset, parcel in enumerate(parcels, found.offset):
-                self._waiting.settle(parcel.token, offset)
-        finally:
-            alarm.cancel()
-        return _Verdict.SETTLED
+            self._conclude(parcel, error)
 
-    def _silent(self, silent_s: float) -> Unavailable:
-        error = Unavailable(self._outage.describe(f"no acknowledgement for {silent_s:.0f} s"))
-        self._outage.begin(str(error))
-        return error
+    def _conclude(self, parcel: _Parcel, error: KafkaError) -> None:
+        if error.code() in REFUSALS:
+            words = f"Kafka refused a record on {parcel.topic}: {explain(error)}"
+            self._waiting.fail(parcel.token, RecordRefused(words))
+        else:
+            self._waiting.fail(parcel.token, Unavailable(self._clients.health.unanswered(error.str())))
 
-    def _fail(self, parcels: list[_Parcel], error: Exception) -> None:
-        for parcel in parcels:
-            self._waiting.fail(parcel.token, error)
+    # --- what was refused because of its neighbours ---
 
-    def _refuse(self, queue: deque[_Parcel], error: ConfigError) -> None:
-        """The log is not there as it should be: nothing in the queue can be appended."""
-        self._fail(list(queue), RecordRefused(str(error)))
-        self._backlog -= len(queue)
-        queue.clear()
+    def _send_alone(self, parcel: _Parcel) -> None:
+        """A batch was refused as a whole. None of it has landed; one of its records is at fault."""
+        self._refused.append(parcel._replace(alone=True))
+        if self._apart is None:
+            self._apart = asyncio.create_task(self._send_refused(), name="send apart")
 
-    def _drop_first(self, queue: deque[_Parcel]) -> None:
-        parcel = queue.popleft()
-        self._backlog -= 1
-        self._waiting.fail(parcel.token, Unavailable(self._outage.describe("it could not be sent in time")))
-
-    # --- the producer ---
-
-    async def _ready(self) -> AIOKafkaProducer:
-        """The producer, once the brokers answer; ConfigError if what answers is not this log."""
-        while self._producer is None:
-            if self._connecting is None:
-                self._connecting = asyncio.create_task(self._reach(), name="reach Kafka")
-            await asyncio.shield(self._connecting)
-        return self._producer
-
-    async def _reach(self) -> None:
+    async def _send_refused(self) -> None:
         try:
-            for delay_s in delays():
-                try:
-                    self._producer = await self._connect()
-                    return
-                except ConfigError:
-                    raise
-                except OrchestratorError as error:
-                    self._outage.begin(str(error))
-                self._drop_late()
-                await asyncio.sleep(delay_s)
+            if len(self._producers) == 1:
+                self._add(await asyncio.to_thread(self._clients.lone_sender))
         finally:
-            self._connecting = None
+            self._apart = None
+        refused, self._refused = self._refused, []
+        for parcel in refused:
+            self._produce(self._producers[1], parcel)
+        self._look_within(AWAITED_FIRST_S)
 
-    def _drop_late(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for queue in self._queues.values():
-            while queue and queue[0].deadline <= now:
-                self._drop_first(queue)
+    # --- reports ---
 
-    def _replace(self, producer: AIOKafkaProducer, patience_s: float) -> None:
-        """Use a producer no longer. It has some time to bring what it holds of other partitions."""
-        if producer is self._producer:
-            self._producer = None
-            self._spawn(stop_producer(producer, patience_s))
+    def _serve(self) -> None:
+        for producer in self._producers:
+            producer.poll(0)
+        reports, self._reports = self._reports, []
+        for report in reports:
+            self._settle(*report)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _look(self) -> None:
+        self._timer = None
+        before = self._open_records
+        self._serve()
+        if self._open_records != before:
+            self._pause_s = AWAITED_FIRST_S
+        else:
+            self._pause_s = min(2 * self._pause_s, AWAITED_MOST_S)
+        within_s = self._pause_s if self._awaited_records else POSTED_S
+        self._look_within(within_s if self._open_records else IDLE_S)
 
-
-def delays() -> Iterator[float]:
-    """Seconds to wait between attempts to reach the brokers, without end."""
-    delay_s = RETRY_FIRST_S
-    while True:
-        yield delay_s
-        delay_s = min(2 * delay_s, RETRY_MOST_S)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__} {error}".strip()
+    def _look_within(self, within_s: float) -> None:
+        at = asyncio.get_running_loop().time() + within_s
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(at, self._look)

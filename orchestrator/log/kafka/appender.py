@@ -29,12 +29,12 @@ from orchestrator.log.port import Delivery, Outcome, Record
 
 _NO_HEADERS: Mapping[str, bytes] = {}
 
-_BATCH_REFUSED = KafkaError.MSG_SIZE_TOO_LARGE
+BATCH_REFUSED = KafkaError.MSG_SIZE_TOO_LARGE
 """The broker refuses a batch as a whole, though one record of it alone may be at fault."""
 
-_REFUSALS = frozenset(
+REFUSALS = frozenset(
     {
-        _BATCH_REFUSED,
+        BATCH_REFUSED,
         KafkaError.INVALID_RECORD,
         KafkaError.POLICY_VIOLATION,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -299,10 +299,10 @@ class KafkaAppender:
             return
         if error is None:
             self._producers.report(self, Delivery(draft.token, Outcome.DELIVERED, message.offset() or 0))
-        elif error.code() == _BATCH_REFUSED and not self._ordered and not draft.alone:
+        elif error.code() == BATCH_REFUSED and not self._ordered and not draft.alone:
             self.pending.append(_Draft(draft.record, draft.token, alone=True))
         else:
-            if error.code() in _REFUSALS:
+            if error.code() in REFUSALS:
                 self._producers.health.complain(error, draft.record.topic)
             self._conclude(draft.token, *_verdict(error))
 
@@ -312,4 +312,4 @@ class KafkaAppender:
 
 
 def _verdict(error: KafkaError) -> tuple[Outcome, str]:
-    return (Outcome.REFUSED if error.code() in _REFUSALS else Outcome.UNKNOWN), error.str()
+    return (Outcome.REFUSED if error.code() in REFUSALS else Outcome.UNKNOWN), error.str()

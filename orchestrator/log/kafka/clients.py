@@ -1,4 +1,4 @@
-"""The Kafka clients of a coordinator, and what each must be told for its part of the contract.
+"""The Kafka clients of each role, and what each must be told for its part of the contract.
 
 Whatever correctness rests on is ours; the user's options win over the rest. Tests hand in a
 :class:`Clients` whose producers lose, refuse and delay: that is below the adapter.
@@ -28,6 +28,9 @@ FETCH_WAIT_MS = 50
 """A request for records waits so long at the broker if there are none, and a partition that is assigned
 meanwhile waits with it. So this is the delay of a claim; an idle coordinator sends 20 requests per second."""
 
+LISTEN_WAIT_MS = 250
+"""The same for clients and workers, which are many, and wait for the first record after an end once."""
+
 READ_WAIT_MS = 10
 """The same for bounded reads, which are never idle."""
 
@@ -37,6 +40,18 @@ READ_AHEAD_KBYTES = 16 * 1024
 
 MAX_BATCH_BYTES = 2 * 1024 * 1024
 """What a producer takes: the largest record that the topics take, and its frame."""
+
+SILENCE_MS = 10_000
+"""Of clients and workers: a connection that owes an answer for so long is given up and made anew."""
+
+MISSING_MS = 10_000
+"""Of clients and workers: a topic that is not there for so long will not come; what was for it is refused."""
+
+CLIENT_TIMEOUT_MS = 30_000
+"""What clients and workers send is given up after so long; nobody waits for it any more."""
+
+CLIENT_BATCH_BYTES = 256 * 1024
+"""Far below what a topic takes, so that a record that is too large is alone in its batch."""
 
 OUTGOING_TIMEOUT_MS = 20_000
 """What leaves is given up after so long. The coordinator's own deadline comes first; this one bounds what
@@ -69,6 +84,23 @@ _OUTGOING: Mapping[str, Any] = {
     "message.timeout.ms": OUTGOING_TIMEOUT_MS,
 }
 
+_SENDER: Mapping[str, Any] = {
+    "batch.size": CLIENT_BATCH_BYTES,
+    "socket.timeout.ms": SILENCE_MS,
+    "request.timeout.ms": SILENCE_MS,
+    "topic.metadata.propagation.max.ms": MISSING_MS,
+}
+
+_SENT: Mapping[str, Any] = {
+    "acks": "all",
+    "message.timeout.ms": CLIENT_TIMEOUT_MS,
+    # What is repeated may land twice, and whoever decides it knows it by its request id. What must hold is
+    # the order, and that does with one request under way. An idempotent producer has to be given an id
+    # first, which takes librdkafka half a second: as long as a whole command on the command line.
+    "enable.idempotence": False,
+    "max.in.flight.requests.per.connection": 1,
+}
+
 TRANSACTION_MS = 15_000
 """A transaction whose owner died and has no successor is aborted by the cluster after so long; until then
 readers of the topics in it, who read committed records, wait. Longer than what is asked in it may take."""
@@ -96,6 +128,12 @@ _FOLLOWER: Mapping[str, Any] = {
     "fetch.min.bytes": 1,
     "fetch.queue.backoff.ms": 10,
     "fetch.error.backoff.ms": 100,
+}
+
+_LISTENER: Mapping[str, Any] = {
+    **_FOLLOWER,
+    "fetch.wait.max.ms": LISTEN_WAIT_MS,
+    "socket.timeout.ms": SILENCE_MS,
 }
 
 _READER: Mapping[str, Any] = {
@@ -140,6 +178,20 @@ class Clients:
     def lone_producer(self) -> Producer:
         """As the outgoing one, but each record is sent in a batch of its own."""
         return self._make(Producer, {**_PRODUCER, "batch.num.messages": 1}, _OUTGOING)
+
+    def sender(self, backlog_records: int) -> Producer:
+        """For what clients and workers send. More than ``backlog_records`` that wait are turned away."""
+        return self._make(
+            Producer, {**_PRODUCER, **_SENDER, "queue.buffering.max.messages": backlog_records}, _SENT
+        )
+
+    def lone_sender(self) -> Producer:
+        """The same, but each record is sent in a batch of its own."""
+        return self._make(Producer, {**_PRODUCER, **_SENDER, "batch.num.messages": 1}, _SENT)
+
+    def listener(self) -> Consumer:
+        """For what clients and workers read, as it comes. Somebody without any right on the group may."""
+        return self._make(Consumer, _LISTENER, self._in_group(_CONSUMER))
 
     def publisher(self, partition: int, *, single: bool, timeout_ms: int) -> Producer:
         """For business events of a partition, in transactions; if ``single``, each in a batch of its own."""

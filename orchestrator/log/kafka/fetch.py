@@ -20,9 +20,10 @@ _NO_HEADERS: Mapping[str, bytes] = {}
 _NO_TIME = 0
 """The client's type of a time that the record does not have."""
 
-_OUT_OF_RANGE = frozenset(
+OUT_OF_RANGE = frozenset(
     {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
 )
+"""A position is outside of its partition."""
 
 
 class Spot(NamedTuple):
@@ -121,7 +122,7 @@ class Positions:
         if error.code() == KafkaError._PARTITION_EOF:
             if spot is not None and offset is not None:
                 self._next[spot] = max(self._next[spot], offset)
-        elif spot is not None and error.code() in _OUT_OF_RANGE:
+        elif spot is not None and error.code() in OUT_OF_RANGE:
             self._recover(spot)
         else:
             self._health.complain(error, f"{spot.topic}-{spot.partition}" if spot else "")

@@ -56,17 +56,16 @@ class Health:
     def on_error(self, error: KafkaError) -> None:
         """A client's complaint about the cluster as a whole."""
         if error.code() in _AWAY:
-            if not self._away:
+            known, self._away = self._away, error.str()
+            if not known:
                 _logger.warning("Kafka at %s is waited for: %s", self._bootstrap, error.str())
-            self._away = error.str()
         elif error.code() != KafkaError._FENCED:  # a partition's publisher has a successor, as it should
             self.complain(error)
 
     def complain(self, error: KafkaError, about: str = "") -> None:
         """Something that does not end by itself. Each is logged once."""
-        remedy = _REMEDIES.get(error.code(), "")
         place = f"{about}: " if about else ""
-        self._wrong = f"Kafka at {self._bootstrap}: {place}{error.str()}{f'; {remedy}' if remedy else ''}"
+        self._wrong = f"Kafka at {self._bootstrap}: {place}{explain(error)}"
         self._wrong_s = self._clock_s()
         kind = (error.code(), about)  # the words differ from time to time
         if kind not in self._said:
@@ -94,3 +93,13 @@ class Health:
             why = f": {self._away}" if self._away else ""
             return f"Kafka at {self._bootstrap} does not answer for {silent_s:.0f} s{why}"
         return ""
+
+    def unanswered(self, why: str) -> str:
+        """What to tell who asked for something, and why it is given up; with what the client said last."""
+        return f"no answer from Kafka at {self._bootstrap}: {why}{f' ({self._away})' if self._away else ''}"
+
+
+def explain(error: KafkaError) -> str:
+    """An error in the client's words, and what the operator has to do, if it is one of those."""
+    remedy = _REMEDIES.get(error.code(), "")
+    return f"{error.str()}; {remedy}" if remedy else str(error.str())
