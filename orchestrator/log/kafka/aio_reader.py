@@ -37,7 +37,8 @@ AGAIN_S = 1.0
 class _Reading:
     """A partition that is read: where from, and for whom."""
 
-    def __init__(self, spot: Spot, feed: Feed[Any]) -> None:
+    def __init__(self, place: Place, spot: Spot, feed: Feed[Any]) -> None:
+        self.place = place
         self.spot = spot
         self.feed = feed
         self.streams: list[WaitingStream[Any]] = []
@@ -73,7 +74,9 @@ class Reader:
         self._set_aside = set_aside
         self._reading: dict[Place, _Reading] = {}
         self._beside: dict[Place, _Reading] = {}
-        self._intake: Intake | None = None
+        self._intake: Intake[_Reading] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._failing = False
         self._closed = False
 
     def beside(self, channel: Channel[Any]) -> None:
@@ -83,7 +86,8 @@ class Reader:
         """
         feed = Feed(channel, 0, 0)
         Stream(feed, "")
-        self._beside[Place(self._topic(channel.topic), 0)] = _Reading(Spot(channel.topic, 0), feed)
+        place = Place(self._topic(channel.topic), 0)
+        self._beside[place] = _Reading(place, Spot(channel.topic, 0), feed)
 
     def used(self, topic: str) -> dict[int, int]:
         """How many streams read each partition of a topic."""
@@ -105,23 +109,23 @@ class Reader:
         place = Place(self._topic(channel.topic), partition)
         if place not in self._reading:
             feed = Feed(channel, partition, 0, self._set_aside)
-            self._reading[place] = _Reading(Spot(channel.topic, partition), feed)
+            self._reading[place] = _Reading(place, Spot(channel.topic, partition), feed)
             if self._intake is None:
                 self._connect_intake()
             else:
-                self._intake.read(place, OFFSET_END)
+                self._read(self._reading[place], again=True)
         reading = self._reading[place]
         reading.opening += 1
         try:
             await reading.begun.wait()
             if reading.refused is not None:
                 raise reading.refused
-            stream = WaitingStream(reading.feed, name, partial(self._release, place, reading))
+            stream = WaitingStream(reading.feed, name, partial(self._release, reading))
             reading.streams.append(stream)
             return stream
         finally:
             reading.opening -= 1
-            self._release(place, reading)
+            self._release(reading)
 
     async def close(self) -> None:
         """Read no more; all streams end, and who waits for one to open is told."""
@@ -130,71 +134,74 @@ class Reader:
             for stream in reading.streams:
                 stream.end()
         self._refuse(Unavailable("this side of the log is closed"))
+        if self._again is not None:
+            self._again.cancel()
         if self._intake is not None:
             await self._intake.close(CLOSE_S)
 
-    def _release(self, place: Place, reading: _Reading, closed: WaitingStream[Any] | None = None) -> None:
+    def _release(self, reading: _Reading, closed: WaitingStream[Any] | None = None) -> None:
         """Read a partition no more if nobody wants it."""
         if closed in reading.streams:
             reading.streams.remove(closed)
-        if reading.streams or reading.opening or self._reading.get(place) is not reading:
+        if reading.streams or reading.opening or self._reading.get(reading.place) is not reading:
             return
-        del self._reading[place]
+        del self._reading[reading.place]
         if self._intake is not None:
-            self._intake.drop(place)
+            self._intake.drop(reading.place)
 
     # --- what the intake tells ---
 
-    def began(self, offsets: Mapping[Place, int]) -> None:
-        """Places are read from these offsets on; if that is not where a feed stood, it missed something."""
-        for place, offset in offsets.items():
-            reading = self._places.get(place)
-            if reading is None:
-                continue
-            if reading.begun.is_set() and offset != reading.feed.position:
-                self._jump(reading, offset)
-            reading.feed.position = offset
-            reading.begun.set()
+    def began(self, order: _Reading, offset: int) -> None:
+        """A partition is read from here on; if that is not where its feed stood, it missed something."""
+        if order.begun.is_set() and offset != order.feed.position:
+            self._jump(order, offset)
+        order.feed.position = offset
+        order.begun.set()
 
     def took(self, messages: list[Message]) -> None:
         """Hand out records; those that are read beside come first, for they tell how to read the others."""
+        found: dict[_Reading, list[Record]] = {reading: [] for reading in self._beside.values()}
         places = self._places
-        found: dict[Place, list[Record]] = {place: [] for place in self._beside}
         for message in messages:
-            place = Place(message.topic() or "", message.partition() or 0)
-            reading, error = places.get(place), message.error()
+            reading, error = places.get((message.topic(), message.partition())), message.error()
             if error is not None:
-                self._on_error(place, reading, error)
+                self._on_error(reading, error)
             elif reading is not None:
-                found.setdefault(place, []).append(record_of(reading.spot, message))
-        for place, records in found.items():
-            self._take(places[place], records)
+                found.setdefault(reading, []).append(record_of(reading.spot, message))
+        for reading, records in found.items():
+            self._take(reading, records)
         if any(found.values()):
+            self._failing = False
             self._health.answered()
 
     def ended(self, error: Exception) -> None:
-        """Take another consumer, unless this one was refused for its settings."""
+        """Take another consumer. Who waits for a first one is told that its settings are refused."""
         self._intake = None
-        if isinstance(error, ConfigError):
+        if isinstance(error, ConfigError) and not any(one.begun.is_set() for one in self._reading.values()):
             self._refuse(error)
             return
-        _logger.error("reading from Kafka failed; it begins again where it was", exc_info=error)
-        asyncio.get_running_loop().call_later(AGAIN_S, self._connect_intake)
+        level = logging.DEBUG if self._failing else logging.ERROR  # one error per series of failures
+        _logger.log(level, "reading from Kafka failed; it begins again where it was", exc_info=error)
+        self._failing = True
+        self._again = asyncio.get_running_loop().call_later(AGAIN_S, self._connect_intake)
 
     @property
-    def _places(self) -> dict[Place, _Reading]:
+    def _places(self) -> Mapping[Any, _Reading]:
         return {**self._beside, **self._reading}
 
     def _connect_intake(self) -> None:
-        if self._intake is not None or self._closed:
+        if self._intake is not None or self._closed or not self._reading:
             return
         self._intake = Intake(self._connect, self)
-        for place, reading in self._places.items():
-            known = reading.begun.is_set()
-            self._intake.read(place, reading.feed.position if known else self._first(place))
+        for reading in self._places.values():
+            self._read(reading, again=not reading.begun.is_set())
 
-    def _first(self, place: Place) -> int:
-        return OFFSET_BEGINNING if place in self._beside else OFFSET_END
+    def _read(self, reading: _Reading, *, again: bool) -> None:
+        """Go on where the feed stands; or ``again``, as at first, from an end or a beginning."""
+        if self._intake is None:
+            return
+        first = OFFSET_BEGINNING if reading.place in self._beside else OFFSET_END
+        self._intake.read(reading.place, first if again else reading.feed.position, reading)
 
     def _take(self, reading: _Reading, records: list[Record]) -> None:
         while records:
@@ -205,19 +212,19 @@ class Reader:
                 _logger.exception("a record was skipped: it could not be handed out")
                 records = [record for record in records if record.offset >= reading.feed.position]
 
-    def _on_error(self, place: Place, reading: _Reading | None, error: KafkaError) -> None:
+    def _on_error(self, reading: _Reading | None, error: KafkaError) -> None:
         if reading is None:
             # Of a partition that was dropped, or of the group, which is named because the client insists on
             # it, and of which nobody here needs to be a member.
             _logger.debug("ignored: %s", error)
         elif error.code() not in OUT_OF_RANGE:
-            self._health.complain(error, f"{place.topic}-{place.partition}")
-        elif self._intake is not None:
-            self._intake.read(place, self._first(place))
+            self._health.complain(error, f"{reading.place.topic}-{reading.place.partition}")
+        else:
+            self._read(reading, again=True)
 
     def _jump(self, reading: _Reading, offset: int) -> None:
         """A position is outside of its partition: its streams end, and reading goes on where records are."""
-        feed, topic = reading.feed, self._topic(reading.spot.topic)
+        feed, topic = reading.feed, reading.place.topic
         lost = f"records are gone, and it goes on at {offset}"
         if feed.position > offset:
             lost = f"it goes on at {offset}: it lost records, or was made anew"

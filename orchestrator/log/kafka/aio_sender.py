@@ -147,7 +147,6 @@ class Sender:
         if isinstance(parcel.token, asyncio.Future):
             self._awaited_records -= 1
         if error is None:
-            self._clients.health.answered()
             self._waiting.settle(parcel.token, offset)
         elif error.code() == BATCH_REFUSED and not parcel.alone:
             self._send_alone(parcel)
@@ -188,6 +187,8 @@ class Sender:
         reports, self._reports = self._reports, []
         for report in reports:
             self._settle(*report)
+        if any(error is None for _, error, _ in reports):
+            self._clients.health.answered()
 
     def _look(self) -> None:
         self._timer = None

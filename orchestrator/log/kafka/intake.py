@@ -14,8 +14,8 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
@@ -42,11 +42,15 @@ class Place(NamedTuple):
     partition: int
 
 
-class Receiver(Protocol):
+K_contra = TypeVar("K_contra", contravariant=True)
+"""What a receiver knows an order by."""
+
+
+class Receiver(Protocol[K_contra]):
     """Is told, on the loop, in the order in which it happened."""
 
-    def began(self, offsets: Mapping[Place, int]) -> None:
-        """From where on places are read now."""
+    def began(self, order: K_contra, offset: int) -> None:
+        """From where on a place is read now."""
 
     def took(self, messages: list[Message]) -> None:
         """What came of them; errors too."""
@@ -55,7 +59,14 @@ class Receiver(Protocol):
         """The consumer is gone, and nobody had asked for it."""
 
 
-class Intake:
+class _Wanted(NamedTuple, Generic[K_contra]):
+    """Where to read from, and whose order it is."""
+
+    offset: int
+    order: K_contra
+
+
+class Intake(Generic[K_contra]):
     """Reads places from when they are ordered until they are dropped. Its methods are for the loop.
 
     Args:
@@ -63,21 +74,21 @@ class Intake:
         receiver: gets what it brings.
     """
 
-    def __init__(self, connect: Callable[[], Consumer], receiver: Receiver) -> None:
+    def __init__(self, connect: Callable[[], Consumer], receiver: Receiver[K_contra]) -> None:
         self._connect = connect
         self._receiver = receiver
         self._loop = asyncio.get_running_loop()
-        self._orders: deque[tuple[Place, int | None]] = deque()
-        self._wanted: dict[Place, int] = {}
+        self._orders: deque[tuple[Place, _Wanted[K_contra] | None]] = deque()
+        self._wanted: dict[Place, _Wanted[K_contra]] = {}
         self._assigned: set[Place] = set()
         self._room = threading.Semaphore(BATCHES)
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="kafka-intake", daemon=True)
         self._thread.start()
 
-    def read(self, place: Place, offset: int) -> None:
+    def read(self, place: Place, offset: int, order: K_contra) -> None:
         """Read a place from an offset on, or from its present end or beginning, and not from where it was."""
-        self._orders.append((place, offset))
+        self._orders.append((place, _Wanted(offset, order)))
 
     def drop(self, place: Place) -> None:
         """Read a place no more."""
@@ -114,31 +125,30 @@ class Intake:
 
     def _obey(self, consumer: Consumer) -> None:
         while self._orders:
-            place, offset = self._orders.popleft()
+            place, wanted = self._orders.popleft()
             self._wanted.pop(place, None)
             if place in self._assigned:
                 consumer.incremental_unassign([TopicPartition(*place)])
                 self._assigned.discard(place)
-            if offset is not None:
-                self._wanted[place] = offset
+            if wanted is not None:
+                self._wanted[place] = wanted
         if self._wanted:
             self._begin(consumer)
 
     def _begin(self, consumer: Consumer) -> None:
         """Assign what is wanted; what cannot be yet is tried again after the next poll."""
         self._look_up(consumer)
-        begun = {place: offset for place, offset in self._wanted.items() if offset >= 0}
-        if not begun:
-            return
-        consumer.incremental_assign([TopicPartition(*place, offset) for place, offset in begun.items()])
-        self._assigned.update(begun)
-        for place in begun:
-            del self._wanted[place]
-        self._tell(self._receiver.began, begun)
+        for place, (offset, order) in list(self._wanted.items()):
+            if offset >= 0:
+                consumer.incremental_assign([TopicPartition(*place, offset)])
+                self._assigned.add(place)
+                del self._wanted[place]
+                self._tell(self._receiver.began, order, offset)
 
     def _look_up(self, consumer: Consumer) -> None:
         """Put offsets in the place of ends and beginnings."""
-        asked = [TopicPartition(*place, offset) for place, offset in self._wanted.items() if offset < 0]
+        asked = [TopicPartition(*place, wanted.offset) for place, wanted in self._wanted.items()]
+        asked = [place for place in asked if place.offset < 0]
         if not asked:
             return
         try:  # the "times" of an end and a beginning have the same numbers in the protocol as their offsets
@@ -147,10 +157,11 @@ class Intake:
             _logger.debug("where partitions end is asked for again: %s", error)
             return
         for answer in found:
+            place = Place(answer.topic, answer.partition)
             if answer.error is None and answer.offset >= 0:
-                self._wanted[Place(answer.topic, answer.partition)] = answer.offset
+                self._wanted[place] = self._wanted[place]._replace(offset=answer.offset)
             else:
-                _logger.debug("the end of %s is asked for again: %s", answer, answer.error)
+                _logger.debug("the end of %s is asked for again: %s", place, answer.error)
 
     def _tell(self, told: Callable[..., None], *what: Any) -> None:
         try:
