@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, Message
 
-from orchestrator.errors import ConfigError, LogError, OrchestratorError, Unavailable
+from orchestrator.errors import LogError, Unavailable
 from orchestrator.log.kafka.fetch import OUT_OF_RANGE, Spot, record_of
 from orchestrator.log.kafka.health import Health
 from orchestrator.log.kafka.intake import Intake, Place
@@ -45,8 +45,7 @@ class _Reading:
         self.opening = 0
         """Who will have a stream as soon as it has begun."""
         self.begun = asyncio.Event()
-        """Whether the feed has its position; or never will, see ``refused``."""
-        self.refused: OrchestratorError | None = None
+        """Whether the feed has its position."""
 
 
 class Reader:
@@ -101,11 +100,9 @@ class Reader:
         """Read a partition from its end as of now. Takes as long as the brokers take to answer.
 
         Raises:
-            ConfigError: the Kafka client refuses its settings.
             Unavailable: the log was closed.
         """
-        if self._closed:
-            raise Unavailable("this side of the log is closed")
+        self._check_open()
         place = Place(self._topic(channel.topic), partition)
         if place not in self._reading:
             feed = Feed(channel, partition, 0, self._set_aside)
@@ -118,8 +115,7 @@ class Reader:
         reading.opening += 1
         try:
             await reading.begun.wait()
-            if reading.refused is not None:
-                raise reading.refused
+            self._check_open()
             stream = WaitingStream(reading.feed, name, partial(self._release, reading))
             reading.streams.append(stream)
             return stream
@@ -131,9 +127,9 @@ class Reader:
         """Read no more; all streams end, and who waits for one to open is told."""
         self._closed = True
         for reading in self._reading.values():
+            reading.begun.set()
             for stream in reading.streams:
                 stream.end()
-        self._refuse(Unavailable("this side of the log is closed"))
         if self._again is not None:
             self._again.cancel()
         if self._intake is not None:
@@ -175,11 +171,8 @@ class Reader:
             self._health.answered()
 
     def ended(self, error: Exception) -> None:
-        """Take another consumer. Who waits for a first one is told that its settings are refused."""
+        """Take another consumer."""
         self._intake = None
-        if isinstance(error, ConfigError) and not any(one.begun.is_set() for one in self._reading.values()):
-            self._refuse(error)
-            return
         level = logging.DEBUG if self._failing else logging.ERROR  # one error per series of failures
         _logger.log(level, "reading from Kafka failed; it begins again where it was", exc_info=error)
         self._failing = True
@@ -234,9 +227,6 @@ class Reader:
         for stream in reading.streams:
             stream.end(error)
 
-    def _refuse(self, error: OrchestratorError) -> None:
-        """Nothing will be read for those who wait for it to begin."""
-        waiting = [reading for reading in self._reading.values() if not reading.begun.is_set()]
-        for reading in waiting:
-            reading.refused = error
-            reading.begun.set()
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("this side of the log is closed")

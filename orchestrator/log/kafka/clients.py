@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from orchestrator.errors import ConfigError
 from orchestrator.log.kafka.health import Health
-from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.log.kafka.settings import KafkaSettings, refused
 
 SESSION_MS = 6_000
 """A member that was killed is missed after so long: most of a takeover's 10 s."""
@@ -251,4 +250,4 @@ class Clients:
         try:
             return kind(config)
         except KafkaException as error:
-            raise ConfigError(f"the Kafka client refuses its settings: {error.args[0].str()}") from error
+            raise refused(error) from error

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (
 )
 
 from orchestrator.errors import ConfigError, LogError, OrchestratorError, Unavailable
-from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.log.kafka.settings import KafkaSettings, refused
 
 _T = TypeVar("_T")
 
@@ -194,18 +194,20 @@ class Cluster:
 
     def read(self, topic: str) -> dict[bytes, bytes]:
         """The last value of each key on a compacted topic of one partition."""
-        consumer = Consumer(
-            self._settings.client(
-                group_id=f"{self._settings.namespace}.set-up",  # never joined, nothing committed
-                enable_auto_commit=False,
-                enable_partition_eof=True,
-                fetch_wait_max_ms=10,  # the end is noticed by an empty answer
-                auto_offset_reset="error",
-                isolation_level="read_uncommitted",
-                error_cb=self._on_error,
-                log_level=0,
-            )
+        config = self._settings.client(
+            group_id=f"{self._settings.namespace}.set-up",  # never joined, nothing committed
+            enable_auto_commit=False,
+            enable_partition_eof=True,
+            fetch_wait_max_ms=10,  # the end is noticed by an empty answer
+            auto_offset_reset="error",
+            isolation_level="read_uncommitted",
+            error_cb=self._on_error,
+            log_level=0,
         )
+        try:
+            consumer = Consumer(config)
+        except KafkaException as error:
+            raise refused(error) from error
         try:
             return self._patiently(lambda: self._read(consumer, topic), self._answer_s)
         finally:
@@ -226,6 +228,8 @@ class Cluster:
             if (trouble := record.error()) is not None:
                 if trouble.code() == KafkaError._PARTITION_EOF:
                     return values
+                if record.topic() is None:  # of the group: clients and workers need no right on one
+                    continue
                 raise self._explained(trouble, f"read {topic}")
             key, value = bytes(record.key() or b""), record.value()
             if value is None:

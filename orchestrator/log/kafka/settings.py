@@ -103,6 +103,11 @@ def load(
     return KafkaSettings(bootstrap=bootstrap, namespace=namespace, options=options)
 
 
+def refused(error: KafkaException) -> ConfigError:
+    """What to tell whose settings the Kafka client does not take, when it is made for what it is to do."""
+    return ConfigError(f"the Kafka client refuses its settings: {error.args[0].str()}")
+
+
 def _brokers(address: str) -> str:
     parts = urlsplit(address)
     if "@" in parts.netloc:  # and do not repeat it: what stands before it may be a password
