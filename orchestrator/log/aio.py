@@ -1,7 +1,7 @@
 """What clients and workers need of a log: asyncio, typed messages, and nothing more.
 
 Adapters: ``embedded`` (in the same process), ``http`` (against a running ``orchestrator dev``) and
-``kafka`` (aiokafka). They encode and decode; clients and workers see no bytes.
+``kafka`` (librdkafka). They encode and decode; clients and workers see no bytes.
 """
 
 from __future__ import annotations

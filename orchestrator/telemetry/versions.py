@@ -9,7 +9,7 @@ from typing import Final
 
 DISTRIBUTION: Final = "kafka-orchestrator"
 
-_BESIDE: Final = ("confluent-kafka", "aiokafka", "fastavro", "rocksdict")
+_BESIDE: Final = ("confluent-kafka", "fastavro", "rocksdict")
 
 
 @cache

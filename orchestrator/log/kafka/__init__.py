@@ -1,1 +1,1 @@
-"""The log on Kafka: confluent-kafka for coordinators, aiokafka for clients and workers."""
+"""The log on Kafka, by confluent-kafka: for coordinators and views (``log``), for clients and workers (``aio``)."""

@@ -1,9 +1,9 @@
 """Appends records to Kafka, for one event loop, by one producer that is shared by a whole process.
 
 The producer is called on the loop: to hand it a record, or to ask what became of others, takes microseconds
-and never waits. Nothing tells the loop of a report, so it looks: at each record that is sent, soon while
-somebody waits for an outcome, and now and then otherwise. A thread that waits for reports would wake for each
-of them.
+and never waits. Nothing tells the loop of a report, so it looks: every other millisecond while somebody waits
+for one that comes, and now and then otherwise. A thread that waits for reports would wake for each of them,
+and the loop with it.
 
 One request is under way, and what comes meanwhile gathers for the next, so load makes larger batches, and
 nothing ever lingers.
@@ -94,7 +94,6 @@ class Sender:
             Unavailable: too many records wait already.
         """
         self._produce(self._producers[0], _Parcel(topic, record, token))
-        self._serve()
         self._look_within(AWAITED_FIRST_S if self._awaited_records else POSTED_S)
 
     async def close(self) -> None:

@@ -72,3 +72,16 @@ def test_a_complaint_is_logged_once_and_shown_while_it_is_repeated(
     assert health.trouble() == ""
     health.on_error(DENIED)
     assert "Topic authorization failed" in health.trouble()
+
+
+def test_who_asked_for_something_is_told_why_there_is_no_answer(health: Health) -> None:
+    assert health.unanswered("nothing for 30 s") == "no answer from Kafka at b:9092: nothing for 30 s"
+    health.on_error(DOWN)
+    assert health.unanswered("nothing") == "no answer from Kafka at b:9092: nothing (1/1 brokers are down)"
+    health.answered()
+    assert health.unanswered("nothing") == "no answer from Kafka at b:9092: nothing"
+
+
+def test_an_error_is_explained_by_what_has_to_be_done() -> None:
+    assert explain(DOWN) == "1/1 brokers are down"
+    assert explain(DENIED).endswith("; give this user READ, WRITE and DESCRIBE on the topics")
