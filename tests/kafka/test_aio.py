@@ -1,18 +1,13 @@
-"""What only Kafka has: brokers that go away and come back, topics that refuse, records that are gone."""
+"""What only Kafka has: brokers that go away and come back, topics and users that are refused."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -24,81 +19,26 @@ from confluent_kafka.admin import (
 from orchestrator import activity
 from orchestrator.client.client import Client
 from orchestrator.codec import avro
-from orchestrator.errors import ConfigError, LogError, RecordRefused, Unavailable
-from orchestrator.log.aio import Inbox
-from orchestrator.log.kafka import aio, aio_reader, aio_sender, intake
-from orchestrator.log.kafka.aio import KafkaAioLog
-from orchestrator.log.kafka.settings import KafkaSettings
+from orchestrator.errors import ConfigError, RecordRefused, Unavailable
+from orchestrator.log.kafka import aio, aio_sender
 from orchestrator.protocol.commands import CompleteActivity, WorkerLost
 from orchestrator.protocol.ids import partition_of
-from orchestrator.protocol.tasks import ActivityTask, CancelTask, Reply
+from orchestrator.protocol.tasks import ActivityTask, Reply
 from orchestrator.protocol.values import Payload
 from orchestrator.worker.worker import Worker
 from tests.conformance.aio.test_aio import beat, signal
 from tests.kafka.broker import USERS, Broker, free_ports
+from tests.kafka.opened import SOON_S, messages, numbers, opened, task, threads
 from tests.kafka.proxy import Api, Fault, Proxy, Side
 from tests.kafka.raw import RawLog
 from tests.kafka.shared import Shared
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]  # a busy machine starts a broker in half a minute
 
-SOON_S = 100.0
-
 
 @activity.defn
 async def double(number: int) -> int:
     return 2 * number
-
-
-@pytest.fixture
-def raws() -> Iterator[Callable[[str, str], RawLog]]:
-    with ExitStack() as stack:
-
-        def make(bootstrap: str, namespace: str) -> RawLog:
-            made = RawLog(bootstrap, namespace)
-            stack.callback(made.close)
-            return made
-
-        yield make
-
-
-@asynccontextmanager
-async def opened(
-    bootstrap: str, namespace: str, options: Mapping[str, str] | None = None
-) -> AsyncIterator[KafkaAioLog]:
-    settings = KafkaSettings(bootstrap=bootstrap, namespace=namespace, options=options or {})
-    log = KafkaAioLog(settings)
-    try:
-        yield log
-    finally:
-        await log.close()
-
-
-def task(raw: RawLog, inbox: Inbox, number: int) -> None:
-    found = CancelTask(worker="me", run_id="r", activity_id=number, attempt=1, dispatch=1)
-    raw.append("tasks", inbox.partition, avro.encode(found), headers={"worker": b"me"})
-
-
-def threads() -> list[str]:
-    """Those of ours that speak to Kafka."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("kafka-")]
-
-
-async def numbers(inbox: Inbox, count: int) -> list[int]:
-    found: list[int] = []
-    async with asyncio.timeout(SOON_S):
-        while len(found) < count:
-            found += [delivered.task.activity_id for delivered in await inbox.next(SOON_S)]
-    return found
-
-
-def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What a user of this package reads."""
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.levelno >= logging.WARNING and record.name.startswith("orchestrator")
-    ]
 
 
 class TestAtTheStart:
@@ -251,133 +191,6 @@ class TestRecords:
         found = [(record.key or b"").decode() for record in raw.read("commands", 0)]
         assert len(found) > 40, "the lost answer was of a batch that had landed"
         assert list(dict.fromkeys(found)) == [f"w{number}" for number in range(40)]
-
-
-class TestPositions:
-    async def test_records_that_are_gone_end_the_stream_and_are_counted(
-        self, kafka: Shared, proxy: Proxy, namespace: str, raws: Callable[[str, str], RawLog]
-    ) -> None:
-        raw = raws(kafka.bootstrap, namespace)
-        raw.create_topics()
-        async with opened(proxy.bootstrap, namespace) as log:
-            inbox = await log.open_inbox("me")
-            with proxy.rule(Side.RESPONSE, Fault.HOLD, api=Api.FETCH) as held:
-                await asyncio.to_thread(task, raw, inbox, 0)
-                await asyncio.to_thread(held.wait)  # at most the first is on its way
-                for number in range(1, 6):
-                    await asyncio.to_thread(task, raw, inbox, number)
-                place = TopicPartition(raw.full("tasks"), inbox.partition, 6)
-                for deleted in raw.admin.delete_records([place]).values():
-                    await asyncio.to_thread(deleted.result, SOON_S)
-            with pytest.raises(LogError, match=r"records are gone"):
-                await numbers(inbox, 6)
-            assert log.lost_records >= 5
-            again = await log.open_inbox("me")
-            task(raw, again, 7)
-            assert await numbers(again, 1) == [7]
-
-    async def test_a_topic_that_was_made_anew_ends_the_stream(
-        self,
-        kafka: Shared,
-        namespace: str,
-        raws: Callable[[str, str], RawLog],
-    ) -> None:
-        raw = raws(kafka.bootstrap, namespace)
-        raw.create_topics()
-        async with opened(kafka.bootstrap, namespace) as log:
-            inbox = await log.open_inbox("me")
-            for number in range(3):
-                task(raw, inbox, number)
-            assert await numbers(inbox, 3) == [0, 1, 2]
-            for deleted in raw.admin.delete_topics([raw.full("tasks")]).values():
-                deleted.result(SOON_S)
-            raw.create_topics()
-            with pytest.raises(LogError, match=r"made anew"):
-                await numbers(inbox, 1)
-
-    async def test_a_consumer_that_failed_is_replaced_and_nothing_is_missed(
-        self,
-        kafka: Shared,
-        namespace: str,
-        raws: Callable[[str, str], RawLog],
-        caplog: pytest.LogCaptureFixture,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setattr(aio_reader, "AGAIN_S", 0.05)
-        raw = raws(kafka.bootstrap, namespace)
-        raw.create_topics()
-        async with opened(kafka.bootstrap, namespace) as log:
-            inbox = await log.open_inbox("me")
-            task(raw, inbox, 1)
-            assert await numbers(inbox, 1) == [1]
-            monkeypatch.setattr(intake, "BATCH_RECORDS", 0)  # which the client refuses by an exception
-            task(raw, inbox, 2)
-            while not messages(caplog):
-                assert await inbox.next(0.05) == []
-            monkeypatch.setattr(intake, "BATCH_RECORDS", 500)
-            task(raw, inbox, 3)
-            assert await numbers(inbox, 2) == [2, 3]
-        assert messages(caplog) == ["reading from Kafka failed; it begins again where it was"]
-
-    async def test_a_record_that_a_decoder_fails_on_is_skipped_alone(
-        self,
-        kafka: Shared,
-        namespace: str,
-        raws: Callable[[str, str], RawLog],
-        caplog: pytest.LogCaptureFixture,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        raw = raws(kafka.bootstrap, namespace)
-        raw.create_topics()
-        decode = avro.decode
-
-        def failing(*arguments: Any) -> Any:
-            found = decode(*arguments)
-            if getattr(found, "activity_id", None) == 2:
-                raise ZeroDivisionError
-            return found
-
-        async with opened(kafka.bootstrap, namespace) as log:
-            inbox = await log.open_inbox("me")
-            monkeypatch.setattr(avro, "decode", failing)
-            for number in (1, 2, 3):
-                task(raw, inbox, number)
-            assert await numbers(inbox, 2) == [1, 3]
-        assert messages(caplog) == ["a record was skipped: it could not be handed out"]
-
-    async def test_a_partition_is_read_from_its_end_by_who_comes_after_all_have_left(
-        self, kafka: Shared, namespace: str, raws: Callable[[str, str], RawLog]
-    ) -> None:
-        raw = raws(kafka.bootstrap, namespace)
-        raw.create_topics()
-        async with opened(kafka.bootstrap, namespace) as log:
-            first = await log.open_inbox("me")
-            task(raw, first, 1)
-            assert await numbers(first, 1) == [1]
-            given_up = asyncio.create_task(log.open_inbox("me"))
-            await first.close()
-            given_up.cancel()
-            await asyncio.gather(given_up, return_exceptions=True)
-            task(raw, first, 2)
-            second, third = await asyncio.gather(log.open_inbox("me"), log.open_inbox("me"))
-            assert second.partition != third.partition, "each takes the partition that is used least"
-            [mine] = [inbox for inbox in (second, third) if inbox.partition == first.partition]
-            assert mine.offset == 2
-            task(raw, mine, 3)
-            assert await numbers(mine, 1) == [3]
-        assert log.lost_records == 0
-
-    async def test_a_loop_that_is_busy_gets_what_it_missed(
-        self, kafka: Shared, namespace: str, raws: Callable[[str, str], RawLog]
-    ) -> None:
-        raw = raws(kafka.bootstrap, namespace)
-        raw.create_topics()
-        count = 4 * intake.BATCH_RECORDS
-        async with opened(kafka.bootstrap, namespace) as log:
-            inbox = await log.open_inbox("me")
-            for number in range(count):  # the loop stands still meanwhile
-                task(raw, inbox, number)
-            assert await numbers(inbox, count) == list(range(count))
 
 
 class TestOutages:

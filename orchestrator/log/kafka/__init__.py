@@ -1,1 +1,1 @@
-"""The log on Kafka, by confluent-kafka: for coordinators and views (``log``), for clients and workers (``aio``)."""
+"""The log on Kafka, by librdkafka: ``log`` for coordinators and views, ``aio`` for clients and workers."""

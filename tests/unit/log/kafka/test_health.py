@@ -7,7 +7,7 @@ import logging
 import pytest
 from confluent_kafka import KafkaError
 
-from orchestrator.log.kafka.health import COMPLAINT_S, SILENCE_S, Health
+from orchestrator.log.kafka.health import COMPLAINT_S, SILENCE_S, Health, explain
 
 DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
 DENIED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
