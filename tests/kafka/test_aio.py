@@ -175,7 +175,23 @@ class TestRecords:
             await asyncio.gather(*waiting)
             await log.send(signal())
 
-    async def test_an_answer_that_got_lost_costs_neither_order_nor_records(
+    async def test_a_request_that_got_lost_is_repeated_before_what_came_after_it(
+        self, kafka: Shared, proxy: Proxy, namespace: str, raws: Callable[[str, str], RawLog]
+    ) -> None:
+        raw = raws(kafka.bootstrap, namespace)
+        raw.create_topics(partitions=1)
+        impatient = {"socket.timeout.ms": "1000", "request.timeout.ms": "1000"}
+        async with opened(proxy.bootstrap, namespace, impatient) as log:
+            await log.send(signal("w0"))
+            with proxy.rule(Side.REQUEST, Fault.DROP, api=Api.PRODUCE, times=1) as lost:
+                sends = [log.send(signal("w1"))]
+                await asyncio.to_thread(lost.wait)
+                sends += [log.send(signal(f"w{number}")) for number in range(2, 9)]
+                await asyncio.wait_for(asyncio.gather(*sends), SOON_S)
+        found = [(record.key or b"").decode() for record in raw.read("commands", 0)]
+        assert found == [f"w{number}" for number in range(9)]
+
+    async def test_an_answer_that_got_lost_costs_no_record(
         self, kafka: Shared, proxy: Proxy, namespace: str, raws: Callable[[str, str], RawLog]
     ) -> None:
         """What is repeated may stand there twice: it has a request id."""
