@@ -13,13 +13,8 @@ import pytest
 from orchestrator import cli
 from orchestrator.cli import help
 
-<<<<<<< HEAD
 MOST_MODULES = 40
 """So many may be imported to print a help, beside what Python starts with: somebody waits for each."""
-=======
-HEAVY = {"confluent_kafka", "fastapi", "httpx", "jinja2", "opentelemetry", "rocksdict", "uvicorn"}
-"""Libraries that take a tenth of a second and more to import, or that nobody asked for."""
->>>>>>> 31448fb (aiokafka is gone: its settings, its words and its decision)
 
 ALL = [(), *cli.commands()]
 
