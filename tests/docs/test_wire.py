@@ -12,10 +12,20 @@ import pytest
 from orchestrator.codec import avro
 from orchestrator.codec.schema import TOPICS as RECORDS
 from orchestrator.errors import CommandRejected
-from orchestrator.log.topics import DAY_MS, FOR_EVER_MS, HOUR_MS, META, TOPICS
+from orchestrator.log.topics import (
+    CLIENT_HEADER,
+    DAY_MS,
+    FOR_EVER_MS,
+    HOUR_MS,
+    META,
+    TOPICS,
+    WORKER_HEADER,
+)
 from orchestrator.protocol.commands import Command, WorkerLost
+from orchestrator.protocol.publications import CONTENT_TYPE_HEADER, OUR_HEADERS
 from orchestrator.protocol.records import Turn
 from orchestrator.protocol.tasks import ActivityTask, Reply, WorkerBeat
+from orchestrator.protocol.traces import TRACEPARENT, TRACESTATE
 from tests.docs.blocks import blocks
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,6 +61,17 @@ def test_the_topics_are_those_that_are_made() -> None:
         return ", ".join(words) or "until decided"
 
     assert rows == [(name, str(topic.partitions or "N"), shown(name)) for name, topic in TOPICS.items()]
+
+
+def test_the_headers_are_those_that_are_looked_at() -> None:
+    table = TEXT.partition("### Headers")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| (.+?) \| (`.+?) \|", table, re.MULTILINE)
+    assert {topics: set(re.findall(r"`([\w-]+)`", names)) for topics, names in rows} == {
+        "`commands`, `commands-tx`": {TRACEPARENT, TRACESTATE},
+        "`tasks`": {WORKER_HEADER},
+        "`replies`": {CLIENT_HEADER},
+        "users' topics": OUR_HEADERS | {CONTENT_TYPE_HEADER, TRACEPARENT, TRACESTATE},
+    }
 
 
 @pytest.mark.parametrize(
