@@ -93,6 +93,11 @@ class Member(Process):
         stat = Path(f"/proc/{self.pid}/stat").read_text()
         return stat.rpartition(")")[2].split()[0] == "T"
 
+    def pause(self) -> None:
+        """Stop it (SIGSTOP) wherever it is."""
+        self.signal(signal.SIGSTOP)
+        self.stopped = True
+
     def go_on(self) -> None:
         """End the stop."""
         self.signal(signal.SIGCONT)

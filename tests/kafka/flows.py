@@ -10,7 +10,18 @@ from orchestrator import activity, workflow
 from tests.e2e import steady
 from tests.e2e.steady import Steady, compute, compute_in_a_thread
 
-__all__ = ["Announcer", "Sleeper", "Slow", "Steady", "Teller", "compute", "compute_in_a_thread", "linger"]
+__all__ = [
+    "Announcer",
+    "Gated",
+    "Sleeper",
+    "Slow",
+    "Steady",
+    "Teller",
+    "compute",
+    "compute_in_a_thread",
+    "linger",
+    "pass_gate",
+]
 
 FOLDER = "TEST_FOLDER"
 """Names the folder of the ledger."""
@@ -49,6 +60,29 @@ class Slow:
             pid = await workflow.execute_activity(linger, seconds, start_to_close_timeout=120)
             pids.append(pid)
         return pids
+
+
+@activity.defn
+async def pass_gate(name: str) -> int:
+    """Ends when a file of that name is in the folder; returns the process that it was in."""
+    steady.begin()
+    while not _is_open(name):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    return os.getpid()
+
+
+def _is_open(gate: str) -> bool:
+    return Path(os.environ[FOLDER], gate).exists()
+
+
+@workflow.defn
+class Gated:
+    """One activity, which ends when a test says so; returns where it ran."""
+
+    @workflow.run
+    async def run(self, gate: str) -> int:
+        pid: int = await workflow.execute_activity(pass_gate, gate, start_to_close_timeout=120)
+        return pid
 
 
 @workflow.defn

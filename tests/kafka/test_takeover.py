@@ -14,8 +14,11 @@ from tests.kafka.shared import Shared
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("takeover")]
 
-BOUND_S = 20.0
-"""Promised are 10 s after SIGKILL and 3 s after SIGTERM; a machine that does much else takes its time."""
+KILLED_S, ENDED_S, OTHERS_S = 10.0, 3.0, 1.0
+"""Promised: how long the partitions of a coordinator stand still after SIGKILL and after SIGTERM, and those
+of others ever. A machine that does much else may be late once: then the whole scene is run again (as
+tests/conftest.py has it). Under wider bounds a coordinator that leaves without a word would pass: its session
+takes 6 s."""
 
 
 class Probe:
@@ -26,6 +29,8 @@ class Probe:
         self._asked = 0
         self.answers: list[tuple[int, float, float]] = []
         """Partition, when it was asked, and when it was answered."""
+        self._open: dict[int, float] = {}
+        """By partition: when it was asked what it has not answered yet."""
 
     async def run(self) -> None:
         """Without an end."""
@@ -37,9 +42,9 @@ class Probe:
         while True:
             self._asked += 1
             id = self._made.id_on(partition, f"probe-{self._asked}")
-            asked_s = monotonic()
+            self._open[partition] = monotonic()
             await self._made.client.execute_workflow(Sleeper.run, 0, 0.0, id=id)
-            self.answers.append((partition, asked_s, monotonic()))
+            self.answers.append((partition, self._open.pop(partition), monotonic()))
             await asyncio.sleep(0.02)
 
     async def takeover_s(self, partitions: set[int], since_s: float) -> float:
@@ -56,10 +61,12 @@ class Probe:
         return max(firsts.values())
 
     def slowest_s(self, partitions: set[int], since_s: float) -> float:
-        """The slowest answer of these partitions since then."""
+        """The slowest answer of these partitions since then; one that has not come yet counts as of now."""
+        now_s = monotonic()
+        open = [(partition, asked_s, now_s) for partition, asked_s in self._open.items()]
         return max(
             answered_s - asked_s
-            for partition, asked_s, answered_s in self.answers
+            for partition, asked_s, answered_s in self.answers + open
             if partition in partitions and answered_s > since_s
         )
 
@@ -102,8 +109,8 @@ async def leave(made: Cluster, probe: Probe, leaving: Member, *, kill: bool) -> 
     ended_s = monotonic()
     took_s = await probe.takeover_s(orphans, ended_s if kill else begun_s)
     own_s, slowest_s = (probe.slowest_s(those, begun_s) for those in (orphans, ALL - orphans))
-    assert took_s < BOUND_S
-    assert slowest_s < BOUND_S / 4, "a partition of another stood still"
+    assert took_s < (KILLED_S if kill else ENDED_S)
+    assert slowest_s < OTHERS_S, "a partition of another stood still"
     return (
         f"{'SIGKILL' if kill else 'SIGTERM'}: its {len(orphans)} partitions answered after {took_s:.1f} s, "
         f"the slowest answer of what was asked before took {own_s:.1f} s; "
