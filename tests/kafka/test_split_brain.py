@@ -7,17 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.cluster import PARTITIONS, cluster
+from orchestrator.codec import avro
+from orchestrator.engine.validity import Validity
+from orchestrator.log.topics import HISTORY
+from orchestrator.protocol.records import Claim, HistoryRecord, history_key
+from tests.kafka.cluster import PARTITIONS, Member, cluster
 from tests.kafka.flows import Sleeper
+from tests.kafka.raw import RawLog
 from tests.kafka.shared import Shared
+from tests.kafka.stops import HALF_LANDED, LANDED, SENT, UNSENT
 from tests.simulation import checkers
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("split-brain")]
 
-ROUNDS = (("appended", "read-back"), ("polled", "applied"), ("decided", "released"))
-"""Where two of three coordinators are stopped at a time: before and after their turns are read back."""
+ROUNDS = (
+    (UNSENT, LANDED),
+    (SENT, "read-back"),
+    (HALF_LANDED, "polled"),
+    ("decided", "applied"),
+    ("released", UNSENT),
+)
+"""Where two of three coordinators are stopped at a time: ten stops, before and after turns are read back."""
+
+NOBODY = "nobody"
+
+LATE = frozenset({UNSENT, HALF_LANDED})
+"""Who is stopped there appends, when it goes on, what is void: the partition is another's by then."""
 
 
+@pytest.mark.timeout(300)
 async def test_coordinators_stopped_in_the_middle_of_a_step(
     kafka: Shared, namespace: str, tmp_path: Path
 ) -> None:
@@ -25,20 +43,78 @@ async def test_coordinators_stopped_in_the_middle_of_a_step(
         three = [made.coordinator(f"coordinator-{n}") for n in range(3)]
         await made.start(*three, made.worker("worker-1"), made.worker("worker-2"))
         await made.shared_by(three)
-        async with made.under_load() as load:
+        async with made.under_load(flows=12) as load:
             for number, points in enumerate(ROUNDS):
-                *stopped, left = three[number:] + three[:number]
-                for member, point in zip(stopped, points, strict=True):
-                    await member.stop_at(point)
+                left, *stopped = three[number % 3 :] + three[: number % 3]
+                owned, void = made.owners(), _void_records(made.raw)
+                await asyncio.gather(*map(Member.stop_at, stopped, points))
                 await made.shared_by([left])
                 await load.progress(20)
                 for member in stopped:
                     member.go_on()
                 await made.shared_by(three)
                 await load.progress(20)
-        autopsy = await made.autopsy()
-        autopsy.judge()
-        assert autopsy.facts.void, "nothing of what was written late came to the log"
+                now_void = _void_records(made.raw)
+                for member, point in zip(stopped, points, strict=True):
+                    late = sum(now_void[p] - void[p] for p in owned[member.pid])
+                    assert late or point not in LATE, f"nothing of what was {point!r} came late to the log"
+        (await made.autopsy()).judge()
+
+
+def _void_records(raw: RawLog) -> list[int]:
+    """How many each partition of history has."""
+    return [_judge(raw, p)[0].void_records for p in range(PARTITIONS)]
+
+
+def _judge(raw: RawLog, partition: int) -> tuple[Validity, list[tuple[HistoryRecord, bool]]]:
+    """The records of a partition of history, each with whether it counts."""
+    validity = Validity()
+    values = [record.value for record in raw.read(HISTORY, partition) if record.value is not None]
+    records: list[HistoryRecord] = [avro.decode(value, HISTORY) for value in values]
+    return validity, [(record, validity.judge(record)) for record in records]
+
+
+async def test_a_batch_that_straddles_a_foreign_claim(kafka: Shared, namespace: str, tmp_path: Path) -> None:
+    """What of it lies before the claim counts, all of it; nothing behind it does."""
+    async with cluster(kafka.bootstrap, namespace, tmp_path) as made:
+        coordinator = made.coordinator("coordinator")
+        await made.start(coordinator, made.worker("worker-1"))
+        async with made.under_load(flows=12) as load:
+            await coordinator.stop_at(HALF_LANDED)
+            epochs = [_claim_for_somebody_else(made.raw, p) for p in range(PARTITIONS)]
+            coordinator.go_on()
+            await load.progress(20)
+        cut = 0
+        for partition, epoch in enumerate(epochs):
+            _, judged = _judge(made.raw, partition)
+            place = next(
+                n
+                for n, (record, _) in enumerate(judged)
+                if isinstance(record, Claim) and record.nonce == NOBODY
+            )
+            before, behind = _of_epoch(epoch, judged[:place]), _of_epoch(epoch, judged[place:])
+            assert all(counts for _, counts in before)
+            assert not any(counts for _, counts in behind)
+            cut += bool(before and behind and behind[0][0] == before[-1][0] + 1)
+        assert cut, "no batch lies on both sides of a claim"
+        (await made.autopsy()).judge()
+
+
+def _of_epoch(epoch: int, judged: list[tuple[HistoryRecord, bool]]) -> list[tuple[int, bool]]:
+    """The seq of its turns and positions, and whether they count."""
+    return [
+        (record.seq, counts)
+        for record, counts in judged
+        if not isinstance(record, Claim) and record.epoch == epoch
+    ]
+
+
+def _claim_for_somebody_else(raw: RawLog, partition: int) -> int:
+    """Append a valid claim of an owner who does nothing; returns the epoch that it ends."""
+    before, _ = _judge(raw, partition)
+    claim = Claim(epoch=before.epoch + 1, nonce=NOBODY, owner=NOBODY, generation=before.generation, time_ms=0)
+    raw.append(HISTORY, partition, avro.encode(claim), key=history_key(claim))
+    return before.epoch
 
 
 async def test_timers_alone_when_a_coordinator_stops_in_between(
