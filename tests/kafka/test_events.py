@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
+from typing import NamedTuple
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -16,6 +20,7 @@ from tests.conformance.log.kafka_harness import make_topic
 from tests.kafka.cluster import PATIENCE_S, Cluster, Member, cluster
 from tests.kafka.flows import Announcer
 from tests.kafka.shared import Shared
+from tests.kafka.stops import LANDED, SENT, UNSENT
 from tests.simulation import checkers
 
 pytestmark = [pytest.mark.kafka, pytest.mark.xdist_group("events"), pytest.mark.timeout(300)]
@@ -27,6 +32,14 @@ EVENTS = 20
 """Of each, one after another."""
 
 TOPIC_PARTITIONS = 3
+
+SEED = "TEST_SEED"
+"""Repeats what is drawn; by default it is something else each time. When it strikes is up to the machine."""
+
+ROUNDS = 3
+
+POINTS = ("published", "polled", "read-back", "applied", "released", "decided", UNSENT, SENT, LANDED)
+"""Where coordinators are stopped, or killed: their events published and not known to be, and all before."""
 
 
 def committed(bootstrap: str, topic: str) -> list[Record]:
@@ -79,24 +92,51 @@ async def announce(made: Cluster, topic: str, enough: asyncio.Event) -> None:
             group.create_task(flow())
 
 
-async def harm(made: Cluster, three: Sequence[Member]) -> None:
-    """One is stopped with its events published and not known to be, one before; one is killed, one comes."""
-    first, second, third = three
-    await first.stop_at("published")
-    await made.shared_by([second, third])
-    first.go_on()
+class Harm(NamedTuple):
+    """What happens to one of three coordinators: where it is stopped, and whether it is killed there."""
+
+    victim: int
+    point: str
+    kill: bool
+
+    def __str__(self) -> str:
+        return f"{self.victim} {'killed' if self.kill else 'stopped'} at {self.point!r}"
+
+
+def draw(seed: int) -> list[tuple[Harm, Harm]]:
+    """Six harms, two at a time, of three coordinators: three kills and three stops, each somewhere else."""
+    random = Random(seed)
+    points = random.sample(POINTS, 2 * ROUNDS)
+    kills = random.sample([True, False] * ROUNDS, 2 * ROUNDS)
+    victims = [victim for _ in range(ROUNDS) for victim in random.sample(range(3), 2)]
+    harms = itertools.starmap(Harm, zip(victims, points, kills, strict=True))
+    return list(zip(harms, harms, strict=True))
+
+
+async def suffer(made: Cluster, three: Sequence[Member], harms: Sequence[Harm]) -> None:
+    """Two are stopped, or killed, and the third takes over; then the two are there again."""
+    victims = [three[harm.victim] for harm in harms]
+    await asyncio.gather(*(victim.stop_at(harm.point) for victim, harm in zip(victims, harms, strict=True)))
+    for victim, harm in zip(victims, harms, strict=True):
+        if harm.kill:
+            await made.kill(victim)
+    await made.shared_by([member for member in three if member not in victims])
+    for victim, harm in zip(victims, harms, strict=True):
+        if harm.kill:
+            victim.stopped = False
+            await made.start(victim)
+        else:
+            victim.go_on()
     await made.shared_by(three)
-    await second.stop_at("appended")
-    await made.kill(third)
-    await made.shared_by([first])
-    second.go_on()
-    await made.start(made.coordinator("coordinator-new"))
-    await made.shared_by(made.members)
 
 
 async def test_events_of_coordinators_that_are_killed_and_stopped(
-    kafka: Shared, namespace: str, tmp_path: Path
+    kafka: Shared, namespace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    seed = int(os.environ.get(SEED) or secrets.randbelow(10_000))
+    rounds = draw(seed)
+    with capsys.disabled():
+        print(f"\n    {SEED}={seed}: {'; '.join(map(str, itertools.chain(*rounds)))}")
     topic = f"users-{namespace}"
     async with cluster(kafka.bootstrap, namespace, tmp_path) as made:
         make_topic(made.raw.admin, NewTopic(topic, TOPIC_PARTITIONS, 1))
@@ -106,7 +146,8 @@ async def test_events_of_coordinators_that_are_killed_and_stopped(
         enough = asyncio.Event()
         announcing = asyncio.create_task(announce(made, topic, enough))
         try:
-            await harm(made, three)
+            for harms in rounds:
+                await suffer(made, three, harms)
         finally:
             enough.set()
         async with asyncio.timeout(PATIENCE_S):
