@@ -59,6 +59,7 @@ class Member(Process):
         """Wait until it says that it is."""
         before = self.log.read_text().count("ready:") if self.log.exists() else 0
         await self.start()
+        self.stopped = False
         self._guard = guard(self.pid)
         await until(self._said_ready(before), f"{self.name} is ready")
 
