@@ -15,6 +15,9 @@ _WORDS = struct.Struct("<I").iter_unpack
 MAX_TOPIC_CHARS = 249
 """Kafka's: the name of a topic is part of the names of its files."""
 
+_PATH_WORDS = (".", "..")
+"""HTTP clients take them out of a path, so what they name cannot be reached."""
+
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+")
 
 
@@ -45,8 +48,15 @@ def partition_of(workflow_id: str, partitions: int) -> int:
 
 def check_workflow_id(workflow_id: str) -> str:
     """Return the id, or raise :class:`UsageError` if it cannot be one."""
+    if not isinstance(workflow_id, str):
+        raise UsageError(f"the workflow id is {workflow_id!r}; give text, such as 'order-17'")
     if not workflow_id:
         raise UsageError("the workflow id is empty; give each workflow an id such as 'order-17'")
+    if workflow_id in _PATH_WORDS:
+        raise UsageError(
+            f"the workflow id is {workflow_id!r}, which means a folder in an address, so nobody could ask "
+            "for the workflow over HTTP; give another one, such as 'order-17'"
+        )
     if len(workflow_id) > MAX_WORKFLOW_ID_CHARS:
         raise UsageError(
             f"the workflow id has {len(workflow_id)} characters, at most {MAX_WORKFLOW_ID_CHARS} are allowed"
@@ -56,10 +66,16 @@ def check_workflow_id(workflow_id: str) -> str:
     return workflow_id
 
 
-@lru_cache(maxsize=4_096)
 def check_topic(topic: str) -> str:
     """Return the name of a user's topic, or raise :class:`UsageError` if Kafka would not take it."""
-    if not isinstance(topic, str) or not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+    if not isinstance(topic, str):
+        raise UsageError(f"{topic!r} is no name of a topic; give text")
+    return _known_topic(str.__str__(topic))
+
+
+@lru_cache(maxsize=4_096)
+def _known_topic(topic: str) -> str:
+    if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
         raise UsageError(f"{topic!r} is no name of a topic; use letters (a-z, A-Z), digits, '.', '_' and '-'")
     if len(topic) > MAX_TOPIC_CHARS:
         raise UsageError(
