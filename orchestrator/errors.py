@@ -38,7 +38,11 @@ Errors are named by who must act::
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
+
+MAX_RETRY_DELAY_S: Final = 10 * 365 * 86_400.0
+"""A longer delay before the next attempt is taken for a mistake of units."""
 
 
 class OrchestratorError(Exception):
@@ -207,7 +211,11 @@ class ApplicationError(FailureError):
         details: values that travel with the failure (JSON, dataclasses, structs, bytes).
         type: a name to match in ``RetryPolicy.non_retryable_error_types``; default the class name.
         non_retryable: no further attempt is made.
-        next_retry_delay: seconds until the next attempt, instead of the policy's delay.
+        next_retry_delay: seconds or ``timedelta`` until the next attempt, instead of the policy's delay. The
+            attribute of that name is always in seconds, or None.
+
+    Raises:
+        UsageError: ``next_retry_delay`` is no duration, negative, or longer than ten years.
     """
 
     def __init__(
@@ -216,13 +224,31 @@ class ApplicationError(FailureError):
         *details: Any,
         type: str | None = None,
         non_retryable: bool = False,
-        next_retry_delay: float | None = None,
+        next_retry_delay: timedelta | float | None = None,
     ) -> None:
         super().__init__(message)
         self.type = type if type is not None else self.__class__.__name__
         self.details = details
         self.non_retryable = non_retryable
-        self.next_retry_delay = next_retry_delay
+        self.next_retry_delay = retry_delay_s(next_retry_delay)
+
+
+def retry_delay_s(delay: Any) -> float | None:
+    """The delay before the next attempt in seconds; None stays None.
+
+    Raises:
+        UsageError: it is no duration, negative, or longer than ``MAX_RETRY_DELAY_S``.
+    """
+    if delay is None:
+        return None
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise UsageError(f"next_retry_delay is {delay!r}; give seconds or a timedelta")
+    if not 0 <= seconds <= MAX_RETRY_DELAY_S:
+        raise UsageError(
+            f"next_retry_delay is {delay!r}; it must be between 0 and {MAX_RETRY_DELAY_S / 86_400:.0f} days"
+        )
+    return float(seconds)
 
 
 class CanceledError(FailureError):

@@ -16,7 +16,6 @@ import os
 import traceback
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from math import isfinite
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -31,8 +30,11 @@ from orchestrator.errors import (
     PayloadError,
     TerminatedError,
     TimeoutFailure,
+    UsageError,
     WorkerLostFailure,
+    retry_delay_s,
 )
+from orchestrator.protocol.texts import MAX_INT
 from orchestrator.protocol.values import (
     Failure,
     FailureKind,
@@ -72,9 +74,6 @@ _ENGINE = tuple(
     for part in ("activity", "coordinator", "worker", "workflow")
 )
 """What calls the user's code, and is called by it: its frames in a stack tell nobody anything."""
-
-_MAX_DELAY_S = 10 * 365 * 86_400.0
-"""A longer delay is taken for a mistake, and the policy's delay is used."""
 
 _CUT = "... (shortened)"
 
@@ -177,9 +176,9 @@ def _read_timeout(exc: TimeoutFailure, converter: PayloadConverter) -> dict[str,
 
 def _read_activity(exc: ActivityFailure, converter: PayloadConverter) -> dict[str, Any]:
     return {
-        "activity_type": exc.activity_type,
-        "activity_id": exc.activity_id,
-        "attempt": exc.attempt,
+        "activity_type": str(exc.activity_type),
+        "activity_id": _number(exc.activity_id),
+        "attempt": _number(exc.attempt),
         "retry_state": _word(RetryState, exc.retry_state),
     }
 
@@ -217,10 +216,17 @@ def _stack(exc: BaseException) -> str:
         return f"(the stack is unknown: formatting it raised {type(error).__name__})"
 
 
-def _delay_ms(delay_s: Any) -> int | None:
-    if not isinstance(delay_s, int | float) or not isfinite(delay_s) or not 0 <= delay_s <= _MAX_DELAY_S:
+def _delay_ms(delay: Any) -> int | None:
+    """What a subclass has set itself may be anything; what is no delay is left to the policy."""
+    try:
+        delay_s = retry_delay_s(delay)
+    except UsageError:
         return None
-    return round(delay_s * 1_000)
+    return None if delay_s is None else round(delay_s * 1_000)
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and 0 <= value <= MAX_INT else 0
 
 
 def _word(words: type[_Word], text: str) -> _Word | None:
@@ -243,14 +249,15 @@ def _encode_detail(value: Any, converter: PayloadConverter) -> Payload:
 
 
 def _build_application(failure: Failure, converter: PayloadConverter) -> FailureError:
-    delay_ms = failure.next_retry_delay_ms
-    return ApplicationError(
+    error = ApplicationError(
         failure.message,
         *[_decode_detail(payload, converter) for payload in failure.details],
         type=failure.type,
         non_retryable=failure.non_retryable,
-        next_retry_delay=None if delay_ms is None else delay_ms / 1_000,
     )
+    if failure.next_retry_delay_ms is not None:  # set, not given: what others wrote is not to be judged here
+        error.next_retry_delay = failure.next_retry_delay_ms / 1_000
+    return error
 
 
 def _build_activity(failure: Failure, converter: PayloadConverter) -> FailureError:

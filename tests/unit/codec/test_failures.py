@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from orchestrator.errors import (
     FailureError,
     TerminatedError,
     TimeoutFailure,
+    UsageError,
     WorkerLostFailure,
     WorkflowFailure,
 )
@@ -246,9 +248,47 @@ def test_a_failure_that_came_from_elsewhere_may_get_a_new_cause() -> None:
     assert cause.type == "OSError"
 
 
-@pytest.mark.parametrize("delay", [float("nan"), float("inf"), -1.0, 1e300, "5"])
-def test_a_delay_that_is_none_is_left_to_the_policy(delay: Any) -> None:
-    assert encode(ApplicationError("x", next_retry_delay=delay)).next_retry_delay_ms is None
+def test_a_delay_is_seconds_or_a_timedelta() -> None:
+    error = ApplicationError("busy", next_retry_delay=timedelta(milliseconds=1_500))
+
+    assert error.next_retry_delay == 1.5
+    assert encode(error).next_retry_delay_ms == 1_500
+
+
+NO_DELAYS: list[Any] = [float("nan"), float("inf"), -1.0, 1e300, 10**400, "5", True, timedelta(days=-1)]
+
+
+@pytest.mark.parametrize("delay", NO_DELAYS)
+def test_a_delay_that_is_none_is_refused(delay: Any) -> None:
+    with pytest.raises(UsageError, match="next_retry_delay is"):
+        ApplicationError("x", next_retry_delay=delay)
+
+
+@pytest.mark.parametrize("delay", NO_DELAYS)
+def test_a_delay_that_a_subclass_made_up_is_left_to_the_policy(delay: Any) -> None:
+    class Odd(ApplicationError):
+        def __init__(self) -> None:
+            self.next_retry_delay = delay
+
+    assert encode(Odd()).next_retry_delay_ms is None
+
+
+def test_a_failure_with_a_delay_beyond_the_limit_is_read_all_the_same() -> None:
+    failure = Failure(kind=FailureKind.APPLICATION, message="x", next_retry_delay_ms=-5)
+
+    back = from_failure(failure, DEFAULT)
+
+    assert isinstance(back, ApplicationError)
+    assert back.next_retry_delay == -0.005
+
+
+def test_an_activity_s_failure_that_code_made_up_is_told_as_far_as_it_can_be() -> None:
+    fields: dict[str, Any] = {"activity_type": 5, "activity_id": "x", "attempt": -1, "retry_state": []}
+
+    failure = encode(ActivityFailure("no", **fields))
+
+    assert (failure.activity_type, failure.activity_id, failure.attempt) == ("5", 0, 0)
+    assert failure.retry_state is None
 
 
 def test_a_detail_that_cannot_be_encoded_does_not_lose_the_failure() -> None:
