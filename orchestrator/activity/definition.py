@@ -22,7 +22,8 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any, TypeVar, get_type_hints, overload
 
-from orchestrator.errors import DefinitionError
+from orchestrator.errors import DefinitionError, UsageError
+from orchestrator.protocol.texts import check_name
 
 ATTRIBUTE = "__orchestrator_activity__"
 """Where ``@activity.defn`` leaves the definition on the function."""
@@ -135,15 +136,17 @@ def _declare(fn: F, name: str | None) -> F:
         )
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise DefinitionError(f"activity {fn.__qualname__!r} is a generator; an activity returns one value")
-    if name == "":
-        raise DefinitionError(f"the name of activity {fn.__qualname__!r} is empty")
+    try:
+        name = check_name(fn.__name__ if name is None else name, "the name")
+    except UsageError as error:
+        raise DefinitionError(f"activity {fn.__qualname__!r}: {error}") from None
     for parameter in inspect.signature(fn).parameters.values():
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
             raise DefinitionError(
                 f"parameter {parameter.name!r} of activity {fn.__qualname__!r} is keyword-only; "
                 "arguments of activities are passed by position"
             )
-    definition = ActivityDefinition(name or fn.__name__, fn, inspect.iscoroutinefunction(fn))
+    definition = ActivityDefinition(name, fn, inspect.iscoroutinefunction(fn))
     setattr(fn, ATTRIBUTE, definition)
     return fn
 

@@ -14,6 +14,7 @@ from typing import Any, Final, TypedDict, TypeVar, TypeVarTuple, Unpack, overloa
 from orchestrator.errors import NotInWorkflow, UsageError
 from orchestrator.protocol import values
 from orchestrator.protocol.actions import ScheduleActivity
+from orchestrator.protocol.texts import MAX_INT, check_int, check_name, check_summary, check_word
 from orchestrator.protocol.values import CancellationType
 from orchestrator.workflow.definition import annotations_of
 from orchestrator.workflow.durations import Duration, to_ms, to_positive_ms
@@ -136,10 +137,11 @@ async def sleep(duration: Duration, *, summary: str = "") -> None:
     """Wait for a durable timer; 0 is one too, which fires at once.
 
     Raises:
-        UsageError: the duration is negative or no duration.
+        UsageError: the duration is negative or no duration, or the summary is no text.
     """
     loop = _instance("sleep").loop
     delay_ms = to_ms(duration, "the duration of workflow.sleep")
+    summary = check_summary(summary)
     future = loop.create_future()
     timer = loop.start_timer(delay_ms, summary, _wake, (future,), None)
     try:
@@ -158,9 +160,12 @@ async def wait_condition(
 
     Raises:
         TimeoutError: it did not become true in time.
+        UsageError: the condition is no function, or the timeout no duration.
     """
     instance = _instance("wait_condition")
     timeout_ms = None if timeout is None else to_ms(timeout, "the timeout of workflow.wait_condition")
+    if not callable(condition):
+        raise UsageError(f"the condition is {condition!r}; give a function, such as lambda: self.done")
     future = instance.add_condition(condition)
     try:
         async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1_000):
@@ -332,7 +337,12 @@ def _activity(
 ) -> tuple[ScheduleActivity, Any]:
     """The action, and what the result is decoded as."""
     instance.loop.guard("starting an activity")
-    name, hint = (activity, None) if isinstance(activity, str) else _name_and_result(activity)
+    if isinstance(activity, str):
+        name, hint = check_name(activity, "the name of the activity"), None
+    elif callable(activity):
+        name, hint = _name_and_result(activity)
+    else:
+        raise UsageError(f"{activity!r} is no activity; give a function with @activity.defn, or a name")
     for missing in options.keys() & _NOT_BUILT.keys():
         raise UsageError(f"activity {name!r}: {_NOT_BUILT[missing]}")
     if not options.keys() <= _OPTIONS:
@@ -349,11 +359,13 @@ def _activity(
             f"activity {name!r} has no time limit; give start_to_close_timeout (one attempt) or "
             "schedule_to_close_timeout (all of it)"
         )
-    policy = options.get("retry_policy")
+    policy, queue = options.get("retry_policy"), options.get("task_queue")
+    if not isinstance(policy, RetryPolicy | None):
+        raise UsageError(f"retry_policy is {policy!r}; give a workflow.RetryPolicy")
     action = ScheduleActivity(
         activity_id=instance.activities.next_id,
         activity_type=name,
-        task_queue=options.get("task_queue") or DEFAULT_TASK_QUEUE,
+        task_queue=DEFAULT_TASK_QUEUE if queue is None else check_name(queue, "task_queue"),
         input=instance.converter.to_payloads(args),
         schedule_to_close_ms=schedule_to_close_ms,
         schedule_to_start_ms=to_positive_ms(
@@ -361,9 +373,13 @@ def _activity(
         ),
         start_to_close_ms=start_to_close_ms,
         retry_policy=_DEFAULT_RETRY_POLICY if policy is None else policy.to_protocol(),
-        cancellation_type=options.get("cancellation_type", CancellationType.TRY_CANCEL),
-        summary=options.get("summary", ""),
-        priority=options.get("priority", 0),
+        cancellation_type=check_word(
+            CancellationType,
+            options.get("cancellation_type", CancellationType.TRY_CANCEL),
+            "cancellation_type",
+        ),
+        summary=check_summary(options.get("summary", "")),
+        priority=check_int(options.get("priority", 0), "priority", minimum=-MAX_INT),
     )
     return action, hint if result_type is None else result_type
 
@@ -374,5 +390,5 @@ def _name_and_result(activity: Any) -> tuple[str, Any]:
     if definition is None:
         what = getattr(activity, "__qualname__", repr(activity))
         raise UsageError(f"{what} is no activity; decorate it with @activity.defn, or give a name")
-    name: str = definition.name
+    name = check_name(definition.name, "the name of the activity")
     return name, annotations_of(activity).get("return")

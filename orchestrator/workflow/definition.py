@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar, overload
 
-from orchestrator.errors import DefinitionError
+from orchestrator.errors import DefinitionError, UsageError
+from orchestrator.protocol.texts import check_name
 
 ClassT = TypeVar("ClassT", bound=type)
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -291,8 +292,10 @@ def _mark(fn: MethodT, role: _Role) -> MethodT:
 
 
 def _check_name(name: str, where: str) -> None:
-    if not name or not name.isprintable():
-        raise DefinitionError(f"{where} has the name {name!r}; give a printable name")
+    try:
+        check_name(name, "the name")
+    except UsageError as error:
+        raise DefinitionError(f"{where}: {error}") from None
     if name.startswith(RESERVED_PREFIX):
         raise DefinitionError(
             f"{where} has the name {name!r}; names with {RESERVED_PREFIX!r} are the engine's"

@@ -339,7 +339,7 @@ class Instance:
         if tag not in self._tags:
             if len(self._tags) == MAX_TAGS:
                 raise UsageError(f"the run has {MAX_TAGS} tags already; {tag!r} would be one too many")
-            self._tags = (*self._tags, tag)
+            self._tags = (*self._tags, str.__str__(tag))
 
     def set_signal_handler(self, name: str, fn: Callable[..., Any] | None) -> None:
         """Set or remove the handler of a signal; a new one gets what came before it, in order."""

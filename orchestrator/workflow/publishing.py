@@ -10,6 +10,7 @@ from orchestrator.errors import PayloadError, UsageError
 from orchestrator.protocol.actions import PublishEvent
 from orchestrator.protocol.ids import check_topic
 from orchestrator.protocol.publications import OUR_HEADERS
+from orchestrator.protocol.texts import check_text
 from orchestrator.protocol.values import MAX_PAYLOAD_BYTES
 
 
@@ -25,7 +26,7 @@ def to_action(
         topic=check_topic(topic),
         key=_bytes(key, "the key"),
         payload=converter.to_payload(event),
-        headers=_headers(headers or {}),
+        headers=_headers({} if headers is None else headers),
     )
     size = len(action.key) + len(action.payload.data)
     size += sum(len(name.encode()) + len(value) for name, value in action.headers.items())
@@ -38,10 +39,13 @@ def to_action(
 
 
 def _headers(headers: Mapping[str, str | bytes]) -> dict[str, bytes]:
+    if not isinstance(headers, Mapping):
+        raise UsageError(f"headers are {headers!r}; give a dict of names and values")
     found: dict[str, bytes] = {}
-    for name, value in headers.items():
-        if not isinstance(name, str) or not name:
-            raise UsageError(f"the name of a header is {name!r}; expected text, such as 'source'")
+    for given, value in headers.items():
+        name = check_text(given, "the name of a header")
+        if not name:
+            raise UsageError("the name of a header is ''; expected text, such as 'source'")
         if name in OUR_HEADERS:
             raise UsageError(
                 f"the header {name!r} is set by the engine, as {', '.join(sorted(OUR_HEADERS))} all are; "
@@ -55,8 +59,5 @@ def _bytes(value: str | bytes, what: str) -> bytes:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        try:
-            return value.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(f"{what} is {value!r}, which is no text that UTF-8 can say: {error}") from error
+        return check_text(value, what).encode()
     raise UsageError(f"{what} is of type {type(value).__name__}; expected text or bytes")

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from typing import Any, Final
 
 from orchestrator.errors import UsageError
 from orchestrator.protocol import values
+from orchestrator.protocol.texts import check_int, check_name
 from orchestrator.workflow.durations import Duration, to_positive_ms
+
+MAX_BACKOFF_COEFFICIENT: Final = 1e6
+"""Far above any that is meant: with it, the second wait is already as long as it may be."""
+
+MAX_ERROR_TYPES: Final = 100
+"""Names of error types in one policy: each activity carries them into its run's history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +49,15 @@ class RetryPolicy:
                 f"maximum_interval is {self.maximum_interval!r}; it must not be shorter than "
                 f"initial_interval, which is {self.initial_interval!r}"
             )
-        if not isfinite(self.backoff_coefficient) or self.backoff_coefficient < 1:
-            raise UsageError(f"backoff_coefficient is {self.backoff_coefficient!r}; it must be at least 1")
-        if isinstance(self.maximum_attempts, bool) or not isinstance(self.maximum_attempts, int):
-            raise UsageError(f"maximum_attempts is {self.maximum_attempts!r}; give a whole number")
-        if self.maximum_attempts < 0:
+        coefficient = self.backoff_coefficient
+        if not isinstance(coefficient, int | float) or not 1 <= coefficient <= MAX_BACKOFF_COEFFICIENT:
             raise UsageError(
-                f"maximum_attempts is {self.maximum_attempts}; give 0 for no limit, or at least 1"
+                f"backoff_coefficient is {coefficient!r}; it must be at least 1 and at most "
+                f"{MAX_BACKOFF_COEFFICIENT:.0f}"
             )
-        if isinstance(self.non_retryable_error_types, str):
-            raise UsageError(
-                f"non_retryable_error_types is the string {self.non_retryable_error_types!r}; "
-                "give a list of names"
-            )
+        check_int(self.maximum_attempts, "maximum_attempts (0 means no limit)", minimum=0)
+        # Kept as a tuple: what is checked here must not change before an activity is started.
+        object.__setattr__(self, "non_retryable_error_types", _names(self.non_retryable_error_types))
 
     def to_protocol(self) -> values.RetryPolicy:
         """The policy as activities carry it."""
@@ -63,7 +66,17 @@ class RetryPolicy:
             backoff_coefficient=float(self.backoff_coefficient),
             maximum_interval_ms=to_positive_ms(self.maximum_interval, "maximum_interval"),
             maximum_attempts=self.maximum_attempts,
-            non_retryable_error_types=tuple(
-                kind if isinstance(kind, str) else kind.__name__ for kind in self.non_retryable_error_types
-            ),
+            non_retryable_error_types=_names(self.non_retryable_error_types),
         )
+
+
+def _names(kinds: Any) -> tuple[str, ...]:
+    """Error types by name."""
+    if isinstance(kinds, str) or not isinstance(kinds, Iterable):
+        raise UsageError(f"non_retryable_error_types is {kinds!r}; give a list of names or of error classes")
+    found = tuple(kind.__name__ if isinstance(kind, type) else kind for kind in kinds)
+    if len(found) > MAX_ERROR_TYPES:
+        raise UsageError(
+            f"non_retryable_error_types holds {len(found)} names, at most {MAX_ERROR_TYPES} are allowed"
+        )
+    return tuple(check_name(name, "a name in non_retryable_error_types") for name in found)

@@ -40,7 +40,7 @@ class Signals:
         Raises:
             UsageError: signals of this name are refused, so none would ever arrive.
         """
-        if not self._definition.accepts_signal(name):
+        if not isinstance(name, str) or not self._definition.accepts_signal(name):
             raise UsageError(
                 f"workflow {self._definition.name!r} declares no signal {name!r}, so those who send it are "
                 "refused; declare it with @workflow.signal, or allow any name with "
@@ -76,5 +76,7 @@ def why_unfit(handler: Handler, input: Payloads, converter: PayloadConverter) ->
 
 def with_handler(handlers: Mapping[str, Handler], name: str, fn: HandlerFn | None) -> Mapping[str, Handler]:
     """The handlers with one more or, if ``fn`` is None, without that of ``name``."""
+    if not isinstance(name, str) or (not callable(fn) and fn is not None):
+        raise UsageError(f"the handler of {name!r} is {fn!r}; give a name as text, and a function or None")
     others = {known: handler for known, handler in handlers.items() if known != name}
     return others if fn is None else {**others, name: Handler(name, fn, has_self=False)}

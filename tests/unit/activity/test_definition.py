@@ -99,7 +99,7 @@ def test_what_cannot_be_an_activity_is_refused(fn: Any, message: str) -> None:
 
 
 def test_an_empty_name_is_refused() -> None:
-    with pytest.raises(DefinitionError, match="empty"):
+    with pytest.raises(DefinitionError, match="the name is ''; give 1 to 1000 printable"):
 
         @activity.defn(name="")
         def nameless() -> None: ...

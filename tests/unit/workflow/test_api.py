@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import types
 from datetime import timedelta
 from typing import Any
@@ -74,6 +75,24 @@ def test_options_become_the_action() -> None:
     assert run.result == 3.0
 
 
+def test_a_cancellation_type_may_be_said_by_its_value() -> None:
+    action = start(start_to_close_timeout=1, cancellation_type="abandon").last
+    assert isinstance(action, ScheduleActivity)
+    assert action.cancellation_type is ActivityCancellationType.ABANDON
+
+
+class Queue(enum.StrEnum):
+    SLOW = "slow"
+
+
+def test_the_record_has_plain_texts_and_numbers() -> None:
+    options = {"task_queue": Queue.SLOW, "summary": Queue.SLOW, "priority": enum.IntEnum("P", "HIGH").HIGH}
+    action = start(start_to_close_timeout=1, **options).last
+    assert isinstance(action, ScheduleActivity)
+    assert (action.task_queue, action.summary, action.priority) == ("slow", "slow", 1)
+    assert {type(action.task_queue), type(action.summary), type(action.priority)} == {str, int}
+
+
 def test_the_default_queue() -> None:
     action = start(start_to_close_timeout=1).last
     assert isinstance(action, ScheduleActivity)
@@ -96,6 +115,28 @@ def test_the_default_queue() -> None:
         ("a", {"start_to_close_timeout": "5s"}, "give seconds or a timedelta"),
         ("a", {"start_to_close_timeout": True}, "give seconds or a timedelta"),
         ("a", {"start_to_close_timeout": 1, "taskqueue": "x"}, r"unknown option\(s\) taskqueue; there are"),
+        ("a", {"start_to_close_timeout": 10**400}, "it must be between 0 and"),
+        ("a", {"start_to_close_timeout": float("nan")}, "it must be between 0 and"),
+        ("a", {"start_to_close_timeout": 1, "priority": "high"}, "priority is 'high'; give a whole number"),
+        ("a", {"start_to_close_timeout": 1, "priority": True}, "priority is True; give a whole number"),
+        ("a", {"start_to_close_timeout": 1, "priority": 2**31}, "priority is 2147483648; it must be between"),
+        ("a", {"start_to_close_timeout": 1, "summary": None}, "summary is None; give text"),
+        ("a", {"start_to_close_timeout": 1, "summary": "\ud800"}, "no text that UTF-8 can say"),
+        ("a", {"start_to_close_timeout": 1, "summary": "x" * 2_001}, "2001 characters, at most 2000"),
+        ("a", {"start_to_close_timeout": 1, "task_queue": 7}, "task_queue is 7; give a name as text"),
+        ("a", {"start_to_close_timeout": 1, "task_queue": ""}, "task_queue is ''; give 1 to 1000 printable"),
+        (
+            "a",
+            {"start_to_close_timeout": 1, "cancellation_type": "give up"},
+            "cancellation_type is 'give up'; give one of CancellationType.TRY_CANCEL, .*ABANDON",
+        ),
+        (
+            "a",
+            {"start_to_close_timeout": 1, "retry_policy": {"a": 1}},
+            "retry_policy is {'a': 1}; give a workflow.RetryPolicy",
+        ),
+        ("", {"start_to_close_timeout": 1}, "the name of the activity is ''; give 1 to 1000 printable"),
+        ([], {"start_to_close_timeout": 1}, r"\[\] is no activity; give a function"),
         (print, {"start_to_close_timeout": 1}, "print is no activity; decorate it with @activity.defn"),
     ],
 )
@@ -148,14 +189,40 @@ def test_sleep_has_a_summary() -> None:
         ({"backoff_coefficient": 0.5}, "must be at least 1"),
         ({"backoff_coefficient": float("nan")}, "must be at least 1"),
         ({"maximum_interval": 0.5}, "must not be shorter than initial_interval"),
-        ({"maximum_attempts": -1}, "give 0 for no limit"),
+        ({"backoff_coefficient": "2"}, "backoff_coefficient is '2'; it must be at least 1"),
+        ({"backoff_coefficient": 10**400}, "at most 1000000"),
+        ({"maximum_attempts": -1}, r"\(0 means no limit\) is -1; it must be between 0 and"),
         ({"maximum_attempts": 1.5}, "give a whole number"),
         ({"non_retryable_error_types": "ValueError"}, "give a list of names"),
+        ({"non_retryable_error_types": 5}, "give a list of names"),
+        ({"non_retryable_error_types": [5]}, "a name in non_retryable_error_types is 5; give a name as text"),
+        ({"non_retryable_error_types": ["A"] * 101}, "holds 101 names, at most 100"),
     ],
 )
 def test_retry_policies_are_checked(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         RetryPolicy(**fields)
+
+
+def test_a_checked_policy_stays_as_it_was_checked() -> None:
+    names: list[Any] = ["A"]
+    policy = RetryPolicy(non_retryable_error_types=names)
+    names.append(5)
+    assert policy.to_protocol().non_retryable_error_types == ("A",)
+    read_once = RetryPolicy(non_retryable_error_types=(name for name in ["A"]))  # type: ignore[arg-type]
+    assert read_once.to_protocol().non_retryable_error_types == ("A",)
+
+
+@workflow.defn
+class WaitsForTrue:
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(True)  # type: ignore[arg-type]
+
+
+def test_a_condition_is_a_function() -> None:
+    with pytest.raises(WorkflowCodeError, match="the condition is True; give a function, such as lambda"):
+        Run(WaitsForTrue).start()
 
 
 def test_retry_policy_as_the_protocol_has_it() -> None:

@@ -77,6 +77,10 @@ def test_events_leave_in_the_order_of_the_calls() -> None:
         (("t", 1), {"key": "\ud800"}, "no text that UTF-8 can say"),
         (("t", 1), {"headers": {"run-id": "mine"}}, "the header 'run-id' is set by the engine"),
         (("t", 1), {"headers": {"h": 1}}, "the header 'h' is of type int"),
+        (([], 1), {}, r"\[\] is no name of a topic"),
+        (("t", 1), {"headers": [("h", "x")]}, r"headers are .*; give a dict of names and values"),
+        (("t", 1), {"headers": {5: "x"}}, "the name of a header is 5; give text"),
+        (("t", 1), {"headers": {"\ud800": "x"}}, "no text that UTF-8 can say"),
         (("t", 1), {"headers": {"": "x"}}, "the name of a header is ''"),
     ],
 )
