@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Required, Self, TypedDict, TypeVar, TypeVarTuple, Unpack, overload
+from typing import Any, Self, TypeVar, TypeVarTuple, Unpack, overload
 
 from orchestrator.client.channel import Channel
 from orchestrator.client.handle import ANSWER_TIMEOUT_S, Session, WorkflowHandle, bookmark_of, request_ids
 from orchestrator.client.names import workflow_called
 from orchestrator.client.reads import AsyncReader
+from orchestrator.client.starts import StartOptions, command_fields
 from orchestrator.codec.payloads import DEFAULT, PayloadConverter
 from orchestrator.codec.query import conjunction
 from orchestrator.errors import ConfigError, Unavailable
@@ -31,7 +32,7 @@ from orchestrator.log.connect import connect
 from orchestrator.protocol.commands import StartWorkflow
 from orchestrator.protocol.ids import check_workflow_id
 from orchestrator.protocol.tasks import Reply
-from orchestrator.protocol.values import IdReusePolicy, WorkflowStatus
+from orchestrator.protocol.values import WorkflowStatus
 from orchestrator.protocol.views import (
     STUCK_ATTEMPTS,
     STUCK_WAITING_MS,
@@ -43,35 +44,13 @@ from orchestrator.protocol.views import (
     StuckRun,
 )
 from orchestrator.telemetry.tracing import find_traces
-from orchestrator.workflow.durations import Duration, to_ms, to_positive_ms
+from orchestrator.workflow.durations import Duration, to_ms
 
 HISTORY_PAGE_TURNS = 1_000
 """Turns that one read of a history asks for."""
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-
-
-class StartOptions(TypedDict, total=False):
-    """How a workflow is started.
-
-    Attributes:
-        id: the workflow id: at most one run of an id is open at a time.
-        id_reuse_policy: whether the id may be used again after its last run closed; default: it may.
-        run_timeout: seconds or timedelta after which the run is closed as timed out; default never.
-        memo: values for people and lists; the workflow can read them.
-        summary: one line for people.
-        request_id: a repeat with the same id starts nothing new; default a new one.
-        timeout: seconds to wait for the engine's answer, default 30.
-    """
-
-    id: Required[str]
-    id_reuse_policy: IdReusePolicy
-    run_timeout: Duration | None
-    memo: Mapping[str, Any]
-    summary: str
-    request_id: str | None
-    timeout: float | None
 
 
 class Client:
@@ -202,18 +181,16 @@ class Client:
         await_result: bool,
     ) -> tuple[WorkflowHandle[Any], Reply]:
         session = self._session
+        fields = command_fields(options)
         called = workflow_called(workflow, len(args))
         memo = options.get("memo") or {}
         payloads = session.converter.to_payloads((*args, *memo.values()))  # one limit for all together
         command = StartWorkflow(
-            workflow_id=check_workflow_id(options["id"]),
             workflow_type=called.name,
             input=payloads[: len(args)],
-            id_reuse_policy=options.get("id_reuse_policy", IdReusePolicy.ALLOW_DUPLICATE),
-            run_timeout_ms=to_positive_ms(options.get("run_timeout"), "run_timeout"),
             memo=dict(zip(memo, payloads[len(args) :], strict=True)),
-            summary=options.get("summary", ""),
             await_result=await_result,
+            **fields,
             **session.common(options.get("request_id")),
         )
         reply = await session.ask(command, options.get("timeout", ANSWER_TIMEOUT_S))

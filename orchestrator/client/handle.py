@@ -27,6 +27,7 @@ from orchestrator.protocol.commands import (
     TerminateWorkflow,
 )
 from orchestrator.protocol.tasks import Reply
+from orchestrator.protocol.texts import check_text
 from orchestrator.protocol.views import RunDescription
 from orchestrator.telemetry.traces import Traces
 
@@ -62,9 +63,14 @@ class Session(NamedTuple):
         return self.chosen_reader.after(bookmark_text(seen)) if seen else self.chosen_reader
 
     def common(self, request_id: str | None) -> dict[str, Any]:
-        """The fields that all commands carry."""
+        """The fields that all commands carry.
+
+        Raises:
+            UsageError: the request id is no text.
+        """
+        given = "" if request_id is None else check_text(request_id, "request_id")
         return {
-            "request_id": request_id or next(self.request_ids),
+            "request_id": given or next(self.request_ids),
             "identity": self.identity,
             "reply_to": self.channel.reply_to,
         }
@@ -229,7 +235,10 @@ class WorkflowHandle(Generic[R]):
     ) -> None:
         """Ask the workflow to cancel itself; its code may clean up first. Returns when that is durable."""
         command = CancelWorkflow(
-            workflow_id=self.id, run_id=self.run_id, reason=reason, **self._session.common(request_id)
+            workflow_id=self.id,
+            run_id=self.run_id,
+            reason=check_text(reason, "reason"),
+            **self._session.common(request_id),
         )
         await self._ask(command, timeout)
 
@@ -244,7 +253,7 @@ class WorkflowHandle(Generic[R]):
         command = TerminateWorkflow(
             workflow_id=self.id,
             run_id=self.run_id,
-            reason=reason,
+            reason=check_text(reason, "reason"),
             details=self._session.converter.to_payloads(details),
             **self._session.common(request_id),
         )

@@ -139,12 +139,13 @@ async def test_an_id_that_is_taken_is_an_error_that_names_the_run(client: Client
     ("args", "options", "error", "message"),
     [
         (("o-1",), {"id": ""}, UsageError, "id is empty"),
+        (("o-1",), {}, UsageError, "the workflow has no id; give each one an id of yours"),
         (("o-1",), {"id": "x" * 1_001}, UsageError, "1001 characters"),
         ((), {"id": "a"}, DefinitionError, "0 were given"),
         ((b"x" * MAX_PAYLOAD_BYTES, b"x"), {"id": "a"}, PayloadError, "bytes"),
         ((b"x" * MAX_PAYLOAD_BYTES,), {"id": "a", "memo": {"m": b"x"}}, PayloadError, "bytes"),
         ((object(),), {"id": "a"}, PayloadError, "object"),
-        (("o-1",), {"id": "a", "run_timeout": 0}, UsageError, "run_timeout is 0"),
+        (("o-1",), {"id": "a", "request_id": 5}, UsageError, "request_id is 5; give text"),
     ],
 )
 async def test_what_cannot_be_started_is_refused_before_it_is_sent(
@@ -152,6 +153,14 @@ async def test_what_cannot_be_started_is_refused_before_it_is_sent(
 ) -> None:
     with pytest.raises(error, match=message):
         await client.start_workflow(Order.run, *args, **options)
+    assert not log.commands
+
+
+async def test_a_reason_is_text(client: Client, log: MemoryLog) -> None:
+    handle = client.get_workflow_handle("a")
+    for call in (handle.cancel, handle.terminate):
+        with pytest.raises(UsageError, match="reason is 5; give text"):
+            await call(5)  # type: ignore[arg-type]
     assert not log.commands
 
 
