@@ -132,48 +132,51 @@ async def activate_merchant(number: str) -> None:
     world.change(f"{number} activated")
 
 
-# --- what undoes them ---
+# --- what undoes them: each is given what its step was given, and bears that there is nothing to undo ---
 
 
 @activity.defn
-async def delete_kyc_document(document: str) -> None:
+async def delete_kyc_document(merchant: Merchant) -> None:
     """Undo :func:`fetch_kyc_document`: no copy of a passport is kept without a reason."""
     await world.work()
-    world.change(f"{document} deleted")
+    world.undo(f"doc-{merchant.id}", "deleted")
 
 
 @activity.defn
-async def withdraw_verification(verification: str) -> None:
+async def withdraw_verification(document: str) -> None:
     """Undo :func:`verify_kyc_document`."""
     await world.work()
-    world.change(f"{verification} withdrawn")
+    world.undo(f"verified-{document}", "withdrawn")
 
 
 @activity.defn
-async def remove_merchant(number: str) -> None:
+async def remove_merchant(merchant: Merchant) -> None:
     """Undo :func:`create_merchant`."""
     await world.work()
-    world.change(f"{number} removed")
+    world.undo(f"merchant-{merchant.id}", "removed")
 
 
 @activity.defn
-async def close_settlement_account(account: str, bank: str) -> None:
+async def close_settlement_account(merchant: Merchant) -> None:
     """Undo :func:`create_settlement_account`. Some banks do not let go."""
     await world.work()
-    if bank == FROZEN_BANK:
-        raise ApplicationError(f"{bank} refuses to close {account}", type="AccountFrozen", non_retryable=True)
-    world.change(f"{account} closed")
+    account = f"account-{merchant.id}"
+    if merchant.bank == FROZEN_BANK and world.exists(account):
+        raise ApplicationError(
+            f"{merchant.bank} refuses to close {account}", type="AccountFrozen", non_retryable=True
+        )
+    world.undo(account, "closed")
 
 
 @activity.defn
-async def return_reserve(transfer: str) -> None:
+async def return_reserve(account: str, cents: int) -> None:
     """Undo :func:`fund_reserve`."""
     await world.work()
-    world.change(f"{transfer} returned")
+    world.undo(f"reserve-{account}", f"of {cents} cents returned")
 
 
 @activity.defn
-async def clear_dashboard(dashboard: str) -> None:
+async def clear_dashboard(merchant: Merchant) -> None:
     """Undo :func:`seed_dashboard`."""
     await world.work()
-    world.change(f"{dashboard} cleared")
+    world.undo(f"dashboard-{merchant.id}", "cleared")

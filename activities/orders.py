@@ -44,10 +44,10 @@ async def reserve_inventory(order: Order) -> str:
 
 
 @activity.defn
-async def release_inventory(reservation: str) -> None:
-    """Undo :func:`reserve_inventory`."""
+async def release_inventory(order: Order) -> None:
+    """Undo :func:`reserve_inventory`, if anything was reserved."""
     await world.work()
-    world.change(f"{reservation} released")
+    world.undo(f"reservation-{order.id}", "released")
 
 
 @activity.defn

@@ -170,6 +170,17 @@ def change(effect: str, result: str = "") -> str:
     return here().once(Effect(effect=effect, key=key, result=result, pid=os.getpid(), time_ms=_now_ms()))
 
 
+def exists(thing: str) -> bool:
+    """Whether somebody made a thing, which is the result of a change."""
+    return any(effect.result == thing for effect in here().effects())
+
+
+def undo(thing: str, effect: str) -> None:
+    """Take a thing back; whoever never made it has nothing to take back, and that is fine."""
+    if exists(thing):
+        change(f"{thing} {effect}")
+
+
 def _read(file: BinaryIO, kind: type[Line]) -> list[Line]:
     file.seek(0)
     return [msgspec.json.decode(line, type=kind) for line in _whole(file.read()).splitlines()]

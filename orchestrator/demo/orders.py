@@ -77,8 +77,7 @@ class OrderFulfilment:
 
     async def _reserve(self, order: Order, saga: Saga) -> None:
         self._status = "reserving"
-        reservation = await workflow.execute_activity(reserve_inventory, order, start_to_close_timeout=STEP_S)
-        saga.on_failure(release_inventory, reservation)
+        await saga.step(reserve_inventory, order, undo=release_inventory)
 
     async def _manual_review(self, failure: ActivityFailure) -> None:
         """Wait until somebody decides; return if the order may go on without its payment."""

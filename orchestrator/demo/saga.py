@@ -1,22 +1,27 @@
-"""A saga in user code: what was done is undone, latest first, if the block ends with an error.
+"""A saga in user code: what was begun is undone, latest first, if the block ends with an error.
 
 There is no magic in it: compensations are a list, and to compensate is to run activities.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVarTuple
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 from orchestrator import workflow
 from orchestrator.errors import ActivityFailure
+
+ATTEMPT = timedelta(seconds=10)
+"""For one attempt of a step, or of what undoes it."""
 
 DEFERRED = "compensation-deferred"
 """The tag of a run that could not undo everything: somebody has to look at it."""
 
 Ts = TypeVarTuple("Ts")
+R = TypeVar("R")
 
 
 class Saga:
@@ -25,8 +30,7 @@ class Saga:
     ::
 
         async with Saga() as saga, asyncio.timeout(600):
-            account = await workflow.execute_activity(open_account, ...)
-            saga.on_failure(close_account, account)
+            account = await saga.step(open_account, customer, undo=close_account)
             ...
     """
 
@@ -34,9 +38,30 @@ class Saga:
         """Nothing to undo yet."""
         self._compensations: list[tuple[Callable[..., Coroutine[Any, Any, Any]], tuple[Any, ...]]] = []
 
-    def on_failure(self, activity: Callable[[*Ts], Coroutine[Any, Any, Any]], *args: *Ts) -> None:
-        """Undo a step that is done by this activity."""
-        self._compensations.append((activity, args))
+    async def step(
+        self,
+        activity: Callable[[*Ts], Coroutine[Any, Any, R]],
+        *args: *Ts,
+        undo: Callable[[*Ts], Coroutine[Any, Any, Any]] | None = None,
+    ) -> R:
+        """Run an activity; ``undo`` takes back what it did, and is given the same arguments.
+
+        A step that fails, or is cancelled in the middle, may have had its effect or not, and nobody can tell.
+        So ``undo`` is remembered before the step begins, and must bear that there is nothing to undo. And a
+        cancelled step is awaited until it is closed, so that its effect cannot come after it was undone.
+        """
+        if undo is not None:
+            self._compensations.append((undo, args))
+        result = await workflow.execute_activity(
+            activity,
+            *args,
+            start_to_close_timeout=ATTEMPT,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        )
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # the step was done all the same; no other shall follow
+            raise asyncio.CancelledError
+        return result
 
     async def compensate(self) -> None:
         """Undo all steps, latest first. One that fails for good is left to people, and the rest go on."""
@@ -44,7 +69,10 @@ class Saga:
             activity, args = self._compensations.pop()
             try:
                 await workflow.execute_activity(
-                    activity, *args, start_to_close_timeout=10, schedule_to_close_timeout=timedelta(days=1)
+                    activity,
+                    *args,
+                    start_to_close_timeout=ATTEMPT,
+                    schedule_to_close_timeout=timedelta(days=1),
                 )
             except ActivityFailure as failure:
                 workflow.logger.error("compensation deferred: %s: %s", failure, failure.cause)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 import pytest
 
 import orchestrator
-from orchestrator import Client
-from orchestrator.activity import find_definitions
+from orchestrator import Client, activity
+from orchestrator.activity import ActivityDefinition, find_definitions
 from orchestrator.client.handle import WorkflowHandle
 from orchestrator.contrib import onboarding as onboarding_activities
 from orchestrator.contrib import orders as order_activities
 from orchestrator.contrib import world
 from orchestrator.contrib.orders import DECLINED_CARD, DOWN_CARD, FORKLIFT, Order
 from orchestrator.demo import inputs, onboarding, orders
+from orchestrator.demo.checks import UNDOES
 from orchestrator.demo.evidence import activity_types, failed_attempts
 from orchestrator.demo.onboarding import MerchantOnboarding
 from orchestrator.demo.orders import OrderFulfilment
@@ -85,6 +87,84 @@ async def test_an_onboarding_beyond_its_deadline_leaves_nothing_behind(
         await handle.result(20)
     assert caught.value.status == "Failed"
     assert (await steps(client, "m"))[-5:] == UNDO_RESERVE
+
+
+UNDO = {step: undo for undo, step in UNDOES.items()}
+
+
+class Bank:
+    """All activities of the demo in name, with one that has its effect and then does not come to an end."""
+
+    def __init__(self, stuck: str, *, completes: bool) -> None:
+        self.stuck, self.completes, self.is_stuck = stuck, completes, asyncio.Event()
+        self.effects: list[str] = []
+        modules = (onboarding_activities, order_activities)
+        self.activities = [self._activity(found) for module in modules for found in find_definitions(module)]
+
+    def _activity(self, definition: ActivityDefinition) -> Any:
+        name = definition.name
+
+        @activity.defn(name=name)
+        async def act(*args: object) -> object:
+            self.effects.append(name)
+            if name == self.stuck:
+                self.is_stuck.set()
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if not self.completes:
+                        raise
+            return {str: name, int: 12}.get(definition.return_hint)
+
+        return act
+
+
+@pytest.mark.parametrize("completes", [False, True], ids=["ends", "completes"])
+@pytest.mark.parametrize("stuck", ["create_merchant", "fund_reserve", "seed_dashboard", "notify_sales"])
+async def test_whatever_step_of_an_onboarding_is_cancelled_is_undone(
+    tmp_path: Path, stuck: str, completes: bool
+) -> None:
+    bank = Bank(stuck, completes=completes)
+    merchant = replace(MERCHANT, reserve_settles_in_s=0.0)
+    async with orchestrator.embedded(
+        tmp_path, workflows=[MerchantOnboarding], activities=bank.activities
+    ) as client:
+        handle = await client.start_workflow(MerchantOnboarding.run, merchant, id="m")
+        await asyncio.wait_for(bank.is_stuck.wait(), 20)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailure) as caught:
+            await handle.result(20)
+    assert caught.value.status == "Canceled"
+    steps = bank.effects[: bank.effects.index(stuck) + 1]
+    assert bank.effects[len(steps) :] == [UNDO[step] for step in reversed(steps) if step in UNDO]
+
+
+async def test_a_step_under_way_at_the_deadline_is_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onboarding, "DEADLINE", timedelta(seconds=0.5))
+    bank = Bank("create_settlement_account", completes=False)
+    async with orchestrator.embedded(
+        tmp_path, workflows=[MerchantOnboarding], activities=bank.activities
+    ) as client:
+        with pytest.raises(WorkflowFailure) as caught:
+            await client.execute_workflow(MerchantOnboarding.run, MERCHANT, id="m")
+    assert caught.value.status == "Failed"
+    assert bank.effects[-4:] == UNDO_RESERVE[1:]
+
+
+async def test_an_order_cancelled_while_it_reserves_holds_no_inventory(tmp_path: Path) -> None:
+    bank = Bank("reserve_inventory", completes=False)
+    async with orchestrator.embedded(
+        tmp_path, workflows=[OrderFulfilment], activities=bank.activities
+    ) as client:
+        handle = await client.start_workflow(OrderFulfilment.run, order("4242"), id="o")
+        await asyncio.wait_for(bank.is_stuck.wait(), 20)
+        await handle.cancel()
+        with pytest.raises(WorkflowFailure) as caught:
+            await handle.result(20)
+    assert caught.value.status == "Canceled"
+    assert bank.effects == ["reserve_inventory", "release_inventory"]
 
 
 async def test_a_declined_card_is_tried_once_and_then_reviewed(client: Client) -> None:
