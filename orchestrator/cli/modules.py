@@ -15,6 +15,9 @@ from orchestrator.errors import ConfigError, DefinitionError, ModuleLoadError
 from orchestrator.workflow import definition as workflow
 from orchestrator.workflow import determinism
 
+_OURS = Path(__file__).parent.parent
+"""What is wrong with a module is wrong in the module, even where code in this folder finds out."""
+
 
 class Loaded(NamedTuple):
     """What modules define, by name."""
@@ -79,11 +82,10 @@ def _import(name: str) -> ModuleType:
 def _why(module_name: str, error: BaseException) -> str:
     text = f"module {module_name!r} does not import: {type(error).__name__}: {error}"
     frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and frame.filename != __file__
+        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
     ]
-    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text
+    theirs = [frame for frame in frames if not Path(frame.filename).is_relative_to(_OURS)]
+    return f"{text} ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else text
 
 
 def _place(cls: type) -> str:

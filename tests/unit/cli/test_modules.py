@@ -62,6 +62,11 @@ def test_a_module_in_a_package_is_named_either_way(folder: Path) -> None:
     ("text", "error", "words"),
     [
         ("1 / 0", ModuleLoadError, "ZeroDivisionError: division by zero .*bad_module.py, line 1"),
+        (
+            "from orchestrator import workflow\n@workflow.defn\nclass W: ...\n",
+            ModuleLoadError,
+            r"workflow W has no entry; .* \(.*bad_module.py, line 2\)",
+        ),
         ("def", ModuleLoadError, "SyntaxError"),
         ("import no_such_thing", ModuleLoadError, "No module named 'no_such_thing'"),
         ("raise SystemExit(3)", ModuleLoadError, "SystemExit: 3"),
