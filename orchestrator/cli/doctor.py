@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from orchestrator.cli import exits, output
 from orchestrator.cli.output import Format
+from orchestrator.codec.people import visible
 from orchestrator.log.findings import Finding
 
 _COLORS = {"ok": 32, "warning": 33, "failed": 31}
@@ -58,7 +59,7 @@ def _line(finding: Finding) -> str:
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         state = f"\x1b[{_COLORS[finding.state]}m{state}\x1b[0m"
     advice = f" → {finding.advice}" if finding.advice else ""
-    return f"{state}{finding.what.ljust(16)}{finding.found}{advice}"
+    return state + visible(f"{finding.what.ljust(16)}{finding.found}{advice}")
 
 
 _LINES: dict[Format, Callable[[Finding], str]] = {

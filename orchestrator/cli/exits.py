@@ -44,7 +44,9 @@ def code_of(error: e.OrchestratorError) -> int:
 
 def tell(message: str, code: int, hint: str = "") -> int:
     """Print an error on stderr; returns the code."""
-    print(f"error: {message}{f' ({hint})' if hint else ''}", file=sys.stderr)
+    from orchestrator.codec.people import visible
+
+    print(visible(f"error: {message}{f' ({hint})' if hint else ''}"), file=sys.stderr)
     return code
 
 

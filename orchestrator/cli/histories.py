@@ -13,7 +13,7 @@ from orchestrator.cli import output
 from orchestrator.cli.engine import Engine, patiently
 from orchestrator.cli.exits import CommandUsage
 from orchestrator.codec.payloads import BINARY_NULL, JSON_PLAIN
-from orchestrator.codec.people import span_of, time_of
+from orchestrator.codec.people import span_of, time_of, visible
 from orchestrator.protocol.events import CLOSES, ActivityScheduled, Event
 from orchestrator.protocol.records import Turn
 from orchestrator.protocol.values import Failure, Payload
@@ -74,7 +74,7 @@ def follow(engine: Engine, workflow_id: str, run_id: str, format: output.Format)
                 output.write(output.to_jsonl([turn]))
             else:
                 for row in _rows(turn, activities):
-                    output.write("  ".join(map(str.ljust, row, _WIDTHS)).rstrip())
+                    output.write(visible("  ".join(map(str.ljust, row, _WIDTHS)).rstrip()))
             after = turn.turn
         sys.stdout.flush()
         if page.turns and _closes(page.turns[-1]):

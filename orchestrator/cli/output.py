@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from orchestrator.codec.people import time_of
+from orchestrator.codec.people import time_of, visible
 
 Format = Literal["table", "json", "jsonl", "ids"]
 
@@ -47,7 +47,7 @@ def write(text: str) -> None:
 
 def note(text: str) -> None:
     """Anything that is not data, to stderr."""
-    print(text, file=sys.stderr)
+    print(visible(text), file=sys.stderr)
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -107,14 +107,14 @@ def fields(values: Mapping[str, str]) -> str:
     """Names and values, one per line; values of several lines are indented."""
     width = max(map(len, values), default=0)
     return "\n".join(
-        f"{name.ljust(width)}  {value.replace(chr(10), chr(10) + ' ' * (width + 2))}".rstrip()
+        f"{name.ljust(width)}  {visible(value).replace(chr(10), chr(10) + ' ' * (width + 2))}".rstrip()
         for name, value in values.items()
         if value
     )
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
 
 
 def _colored(line: str) -> str:

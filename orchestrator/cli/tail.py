@@ -11,7 +11,7 @@ import msgspec
 from orchestrator.api.plain import plain
 from orchestrator.cli import output
 from orchestrator.codec import avro
-from orchestrator.codec.people import time_of
+from orchestrator.codec.people import time_of, visible
 from orchestrator.log.port import Log, Record
 from orchestrator.log.schemas import Schemas
 from orchestrator.log.topics import COMMANDS, COMMANDS_TX, META
@@ -76,4 +76,4 @@ def line(record: Record) -> str:
     place = f"{record.topic}-{record.partition}@{record.offset}"
     value = output.to_jsonl([shown["value"]]) if "value" in shown else shown.get("error", "")
     parts = chain((time_of(record.time_ms), place, shown["kind"], shown["key"]), (value,))
-    return "  ".join(part for part in parts if part)
+    return visible("  ".join(part for part in parts if part))

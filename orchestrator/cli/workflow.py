@@ -18,6 +18,7 @@ from orchestrator.cli.engine import Engine, HttpEngine, pages
 from orchestrator.cli.options import Limit, bounded
 from orchestrator.cli.output import Format
 from orchestrator.cli.watch import Watch
+from orchestrator.codec.people import visible
 from orchestrator.errors import CommandRejected, UsageError
 
 Id = Annotated[str, Parameter(name="ID", help="The workflow id.")]
@@ -176,7 +177,7 @@ def _ask(id: str, name: str, body: dict[str, Any], output_: str, where: Where | 
     with engine_at(where) as engine:
         answer = engine.query(id, name, body)
     printers = {
-        "table": lambda: answer if isinstance(answer, str) else output.to_json(answer),
+        "table": lambda: visible(answer) if isinstance(answer, str) else output.to_json(answer),
         "json": lambda: output.to_json(answer),
         "jsonl": lambda: output.to_jsonl([answer]),
         "ids": lambda: id,

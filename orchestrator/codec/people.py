@@ -1,10 +1,23 @@
-"""Times, spans and numbers as people write them. No clock: now is an argument."""
+"""Times, spans, numbers and texts as people read them. No clock: now is an argument."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
+
+
+def visible(text: str) -> str:
+    """A text of somebody else's for a terminal: what would move the cursor or set colours is spelled out.
+
+    Lines and tabs stay. Half a character, which no terminal can be told, is spelled out too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
 
 
 def time_of(time_ms: int | None) -> str:

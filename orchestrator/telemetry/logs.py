@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from orchestrator.codec.people import visible
+
 Level = Literal["debug", "info", "warning", "error"]
 
 Format = Literal["text", "json"]
@@ -30,6 +32,10 @@ _WHOSE = ("workflow_id", "run_id", "activity_type", "attempt")
 
 class TextFormatter(logging.Formatter):
     """One line per message, for people; with the ids of the run, and the activity's name, if it is of one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record and its traceback; what user code raises must not steer the terminal."""
+        return visible(super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The record, without its traceback."""

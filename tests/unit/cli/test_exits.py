@@ -27,6 +27,11 @@ def test_the_exit_code_says_what_sort_of_error_it_was(error: errors.Orchestrator
     assert exits.code_of(error) == code
 
 
+def test_an_error_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    exits.tell("\x1b[2Jred", 1)
+    assert capsys.readouterr().err == "error: \\x1b[2Jred\n"
+
+
 def test_errors_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert exits.tell("no", 1, "try yes") == 1
     assert capsys.readouterr() == ("", "error: no (try yes)\n")

@@ -17,6 +17,18 @@ def test_a_cell_is_one_line() -> None:
     assert output.table(["A"], [["one\n two"]]).splitlines() == ["A", "one two"]
 
 
+RED = "\x1b[2J\x1b[31mred\x9b1m\u202e\ud800"
+PLAIN = r"\x1b[2J\x1b[31mred\x9b1m\u202e\ud800"
+
+
+def test_what_others_wrote_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output.table(["A"], [[RED]]).splitlines() == ["A", PLAIN]
+    assert output.fields({"A": f"{RED}\n{RED}"}) == f"A  {PLAIN}\n   {PLAIN}"
+    output.rows([{"id": "a", "error": RED}], {"ID": "id", "ERROR": "error"}, "table", key="id")
+    output.note(RED)
+    assert capsys.readouterr() == (f"ID  ERROR\na   {PLAIN}\n", f"{PLAIN}\n")
+
+
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """To be called by the test itself: pytest changes stdout between a fixture and its test."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.codec.people import ago, ranges, span_of, time_of
+from orchestrator.codec.people import ago, ranges, span_of, time_of, visible
+
+
+def test_only_what_steers_a_terminal_is_spelled_out() -> None:
+    assert visible("Zürich 東京 → ok") == "Zürich 東京 → ok"
+    assert visible("a\n\tb\r\x1b[0m\x00") == "a\n\tb\\r\\x1b[0m\\x00"
 
 
 @pytest.mark.parametrize(

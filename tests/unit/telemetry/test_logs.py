@@ -74,3 +74,15 @@ def test_what_json_cannot_say_is_said_in_words(capsys: pytest.CaptureFixture[str
     log_to_stderr("info", "json")
     logging.getLogger("shop").info("x", extra={"where": sys.stdout.__class__})
     assert "class" in json.loads(capsys.readouterr().err)["where"]
+
+
+@pytest.mark.usefixtures("restored")
+def test_what_user_code_raises_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr("info", "text")
+    try:
+        raise ValueError(chr(27) + "[2Jred")
+    except ValueError as error:
+        logging.getLogger("shop").exception("it is blocked: %s", error)
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert said.count(r"\x1b[2Jred") == 2
