@@ -212,6 +212,16 @@ def test_how_long_a_takeover_takes_is_said_alike_everywhere() -> None:
         assert measured["stopped"] in text, name
 
 
+def test_the_lines_to_read_are_as_many_as_is_said() -> None:
+    order = (ROOT / "docs/architecture.md").read_text().partition("## Reading order")[2]
+    said = re.search(r"About ([\d,]+) lines", order)
+    files = re.findall(r"`(orchestrator/[\w/]+\.py)`", order)
+    lines = sum(len((ROOT / file).read_text().splitlines()) for file in files)
+    assert said
+    assert len(files) > 5
+    assert lines == pytest.approx(int(said[1].replace(",", "")), rel=0.1)
+
+
 def test_hardly_any_block_is_left_out() -> None:
     left_out = [f"{path.name}: {b.not_run}" for path in DOCUMENTS for b in blocks(path) if b.not_run]
     assert len(left_out) <= NOT_RUN, left_out
