@@ -150,6 +150,12 @@ class Dispatcher:
             and any(ref.partition == partition for ref in worker.open)
         ]
 
+    def lose(self, worker: str) -> None:
+        """Somebody knows that a worker is lost, who heard its last beats: it gets nothing more."""
+        found = self._workers.get(worker)
+        if found is not None:
+            found.lost = found.draining = True
+
     def open_on(self, worker: str, partition: int) -> list[ActivityRef]:
         """Attempts of a partition that are with a worker, in a fixed order."""
         found = self._workers.get(worker)

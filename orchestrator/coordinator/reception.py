@@ -111,6 +111,7 @@ class Reception:
             self._sender.answer(partition, answer, partition.ownership.next_offset - 1)
 
     def _lose_worker(self, partition: Partition, command: WorkerLost, inputs: dict[str, list[Input]]) -> None:
+        self._dispatcher.lose(command.worker)
         for ref in self._dispatcher.open_on(command.worker, partition.number):
             if ref.workflow_id in partition.poisoned:
                 continue

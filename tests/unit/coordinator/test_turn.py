@@ -332,6 +332,18 @@ def test_a_result_that_came_before_the_death_counts(tmp_path: Path) -> None:
     assert bench.tasks == [task]
 
 
+def test_what_a_lost_worker_had_does_not_go_to_it_again(tmp_path: Path) -> None:
+    """A former owner of the partition said so; the present one has not missed its beats yet."""
+    bench = Bench(tmp_path, OneActivity)
+    bench.beat()
+    bench.send(start())
+    bench.put(c.WorkerLost(worker="w1", partition=0))
+    bench.pass_s(5)
+    assert [task.worker for task in bench.tasks] == ["w1"]
+    bench.beat(worker="w2")
+    assert [task.worker for task in bench.tasks] == ["w1", "w2"]
+
+
 def test_an_activity_that_no_worker_has_is_cancelled_at_once(tmp_path: Path) -> None:
     bench = Bench(tmp_path, CancelsActivity)
     bench.send(start())
