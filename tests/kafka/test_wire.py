@@ -274,7 +274,7 @@ def test_the_command_line_speaks_kafka(stage: Stage) -> None:
     assert json.loads(run("result", "by-hand", "-o", "json", code=5).stdout)["run_id"] == run_id
     assert "no open workflow id 'nix'" in run("terminate", "nix", code=4).stderr
 
-    assert "name one with --view or $ORCHESTRATOR_VIEW" in run("list", code=1).stderr
+    assert "name one with --view or $ORCHESTRATOR_VIEW" in run("list", code=2).stderr
     data = ("--data", str(stage.folder / "view"), "--port", "0")
     _, said = stage.start([*COMMAND, "view", *data], "ready: http://")
     view = said.split()[1]
